@@ -1,0 +1,89 @@
+"""Contractions over named axes, and the cheapest pairwise order to do them in."""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+from opt_einsum.paths import optimal
+
+Axes = tuple[str, ...]
+Step = tuple[int, int, Axes]
+"""Contract operands number `left` and `right` into one with these axes; it gets the next free number."""
+
+
+def einsum(arrays: Sequence[np.ndarray], axes: Sequence[Axes], out: Axes) -> np.ndarray:
+    """Sum the product of arrays over every axis that `out` lacks: `einsum([a, b], [("i", "r"), ("r", "j")], ("i", "j"))`.
+
+    An error names the axis whose sizes disagree.
+    """
+    sizes(axes, [array.shape for array in arrays])
+    return np.einsum(*numbered(arrays, axes, out), optimize=len(arrays) > 1)
+
+
+def order(axes: Sequence[Axes], out: Axes, size: Mapping[str, int]) -> tuple[Step, ...]:
+    """The pairwise steps with the fewest multiplications (exhaustive search by opt_einsum); operands are numbered from 0 as given."""
+    alive = list(range(len(axes)))
+    known = [tuple(operand) for operand in axes]
+    steps = []
+    for left, right in (sorted(pair) for pair in optimal([frozenset(a) for a in axes], frozenset(out), dict(size)) if len(pair) == 2):
+        pair = alive[left], alive[right]
+        del alive[right], alive[left]
+        later = {axis for number in alive for axis in known[number]} | set(out)
+        kept = tuple(dict.fromkeys(axis for number in pair for axis in known[number] if axis in later))
+        steps.append((*pair, kept if alive else tuple(out)))
+        alive.append(len(known))
+        known.append(steps[-1][2])
+    return tuple(steps)
+
+
+def chain(axes: Sequence[Axes], out: Axes, size: Mapping[str, int]) -> tuple[Step, ...]:
+    """The steps with the fewest multiplications in which operand 0 absorbs the others one at a time.
+
+    That is how a machine runs a factorized layer that must not multiply its cores with each other: each step has one activation and one
+    core. Exact, by dynamic programming over the sets of cores absorbed.
+    """
+
+    def kept(absorbed: frozenset[int]) -> Axes:
+        inside = dict.fromkeys(axis for number in (0, *sorted(absorbed)) for axis in axes[number])
+        outside = {axis for number in range(1, len(axes)) if number not in absorbed for axis in axes[number]} | set(out)
+        return tuple(axis for axis in inside if axis in outside)
+
+    best: dict[frozenset[int], tuple[int, tuple[int, ...]]] = {frozenset(): (0, ())}
+    for _ in axes[1:]:
+        longer: dict[frozenset[int], tuple[int, tuple[int, ...]]] = {}
+        for absorbed, (cost, path) in best.items():
+            for number in (k for k in range(1, len(axes)) if k not in absorbed):
+                total = cost + prod(size[axis] for axis in {*kept(absorbed), *axes[number]})
+                together = absorbed | {number}
+                if together not in longer or total < longer[together][0]:
+                    longer[together] = total, (*path, number)
+        best = longer
+    path = best[frozenset(range(1, len(axes)))][1]
+    left = [0, *range(len(axes), len(axes) + len(path) - 1)]
+    made = [kept(frozenset(path[: k + 1])) for k in range(len(path) - 1)] + [tuple(out)]
+    return tuple(zip(left, path, made, strict=False))
+
+
+def macs(axes: Sequence[Axes], steps: Sequence[Step], size: Mapping[str, int]) -> int:
+    """Multiply-accumulates of pairwise steps."""
+    known = [*axes, *(out for _, _, out in steps)]
+    return sum(prod(size[axis] for axis in {*known[left], *known[right]}) for left, right, _ in steps)
+
+
+def sizes(axes: Sequence[Axes], shapes: Sequence[Sequence[int]]) -> dict[str, int]:
+    """The size of every axis, from operands' axes and shapes; refuses operands that disagree."""
+    size: dict[str, int] = {}
+    for names, shape in zip(axes, shapes, strict=True):
+        if len(names) != len(shape):
+            raise ValueError(f"an array of shape {tuple(shape)} cannot have the {len(names)} axes {' '.join(names)}")
+        for axis, extent in zip(names, shape, strict=True):
+            if size.setdefault(axis, extent) != extent:
+                raise ValueError(f"axis {axis!r} is {size[axis]} long in one operand and {extent} in another: {list(axes)}")
+    return size
+
+
+def numbered(arrays: Sequence, axes: Sequence[Axes], out: Axes) -> list:
+    """The arguments of numpy's and torch's einsum in their form with numbers for axes."""
+    number = {axis: i for i, axis in enumerate(dict.fromkeys(axis for names in axes for axis in names))}
+    interleaved = [part for array, names in zip(arrays, axes, strict=True) for part in (array, [number[axis] for axis in names])]
+    return [*interleaved, [number[axis] for axis in out]]

@@ -1,0 +1,102 @@
+"""Files that hold arrays and what they mean: one file each, versioned, checksummed, and nothing in them ever executes."""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bayestt.algebra.fixed import Fixed
+from bayestt.ir.graph import Graph, Op, verify
+
+MAGIC = b"bayestt\n"
+VERSION = 1
+HEADER = "header.json"
+
+
+def save(graph: Graph, path: str | Path) -> None:
+    """Write a graph to one file; what was there before stays until the new file is complete."""
+    write_arrays(path, "graph", {"ops": [asdict(op) for op in graph.ops], "size": dict(graph.size)}, graph.consts)
+
+
+def load(path: str | Path) -> Graph:
+    """The graph that a file holds, verified. A file that is truncated, altered, foreign or of another version is refused."""
+    header, consts = read_arrays(path, "graph")
+    try:
+        ops = tuple(_op(**fields) for fields in header["ops"])
+        return verify(Graph(ops, header["size"], consts))
+    except (KeyError, TypeError, ValueError) as fault:
+        raise ValueError(f"{path} holds no legal graph ({fault}): write it again with bayestt.artifact.save") from fault
+
+
+def write_arrays(path: str | Path, kind: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays and a JSON header, all or nothing; `kind` says what the file is for.
+
+    The file is MAGIC, the SHA-256 of the rest, and a numpy .npz archive, which any unzip opens.
+    """
+    path = Path(path)
+    content = {"kind": kind, "version": VERSION, "header": dict(header), "arrays": _described(arrays)}
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **{HEADER: np.frombuffer(json.dumps(content).encode(), np.uint8)}, **arrays)
+    _replace(path, MAGIC + hashlib.sha256(archive.getvalue()).digest() + archive.getvalue())
+
+
+def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the arrays of a file that `write_arrays` made for `kind`; anything else is refused with what is wrong with it."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there: give the path of a bayestt {kind} file")
+    found = path.read_bytes()
+    digest, archive = found[len(MAGIC) : len(MAGIC) + 32], found[len(MAGIC) + 32 :]
+    if not found.startswith(MAGIC):
+        raise ValueError(f"{path} is not a bayestt file: give one that bayestt wrote")
+    if hashlib.sha256(archive).digest() != digest:
+        raise ValueError(f"{path} does not match its checksum, so it is truncated or altered: write it again")
+    try:
+        with np.load(io.BytesIO(archive), allow_pickle=False) as members:
+            arrays = {name: members[name] for name in members.files}
+        content = json.loads(arrays.pop(HEADER).tobytes())
+        what = f"a {content['kind']} file of version {content['version']}"
+        sound = content["arrays"] == _described(arrays) and isinstance(content["header"], dict)
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as fault:
+        raise ValueError(f"{path} holds something else than bayestt's arrays ({fault}): give one that bayestt wrote") from fault
+    if what != (expected := f"a {kind} file of version {VERSION}"):
+        raise ValueError(f"{path} is {what}, expected {expected}: give another file, or write it again")
+    if not sound:
+        raise ValueError(f"{path} has arrays of other types or shapes than its header lists: write it again")
+    return content["header"], arrays
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Put a file in place all at once, so that an interrupt or a full disk leaves the old one."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError as fault:
+        why = "the disk is full" if fault.errno == errno.ENOSPC else fault.strerror
+        raise OSError(f"cannot write {path} ({why}): choose a folder with room that you may write to") from fault
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _described(arrays: Mapping[str, np.ndarray]) -> dict[str, list]:
+    """Types and shapes of arrays, as the header lists them."""
+    return {name: [array.dtype.str, *array.shape] for name, array in arrays.items()}
+
+
+def _op(name: str, kind: str, axes: list[str], args: list[str], format: Mapping[str, int] | None, shift: int) -> Op:
+    """An op from its JSON fields."""
+    return Op(name, kind, tuple(axes), tuple(args), Fixed(**format) if format else None, shift)

@@ -1,0 +1,212 @@
+"""A trained network as operations over named axes: a tensor dataflow graph."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from types import MappingProxyType
+
+import numpy as np
+
+from bayestt.algebra.einsum import Axes
+from bayestt.algebra.fixed import Fixed
+
+ARITY = {"INPUT": (0, 0), "CONST": (0, 0), "CONTRACT": (1, 99), "ADD": (2, 2), "RELU": (1, 1), "ROUND": (1, 1), "VIEW": (1, 1)}
+STORED_BITS = 16
+"""Integers up to this width may be kept between operations; wider ones are accumulators, gone once they are rounded."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation; its result has these axes and, in an integer graph, this number format.
+
+    INPUT     the images                          CONST  a trained array, `graph.consts[name]`
+    CONTRACT  the einsum of one activation and constants: axes that the result lacks are summed
+    ADD       a sum; operands are aligned to the result's format, a constant may lack axes
+    RELU      max(x, 0)                           ROUND  requantize(x, shift, format.bits)
+    VIEW      the same elements in the same (row-major) order under other axes
+
+    The batch axis `n` comes first in every activation. An error or a picture shows `name`: `fc1.core0`, `fc1.relu`.
+    """
+
+    name: str
+    kind: str
+    axes: Axes
+    args: tuple[str, ...] = ()
+    format: Fixed | None = None
+    shift: int = 0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Operations in an order in which they can run, the last one being the output; its meaning is `interpret`.
+
+    `size` gives every axis but the batch `n`; in an integer graph every op has a format and every constant is an integer array.
+    """
+
+    ops: tuple[Op, ...]
+    size: Mapping[str, int]
+    consts: Mapping[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", MappingProxyType(dict(self.size)))
+        object.__setattr__(self, "consts", MappingProxyType(dict(self.consts)))
+
+    def __getitem__(self, name: str) -> Op:
+        return next(op for op in self.ops if op.name == name)
+
+    @property
+    def input(self) -> Op:
+        """The images."""
+        return self.ops[0]
+
+    @property
+    def output(self) -> Op:
+        """The scores."""
+        return self.ops[-1]
+
+    @property
+    def integer(self) -> bool:
+        """Whether the graph computes in integers."""
+        return self.input.format is not None
+
+    @property
+    def parameters(self) -> int:
+        """Entries of all constants."""
+        return sum(const.size for const in self.consts.values())
+
+    @property
+    def parameter_bits(self) -> int:
+        """Bits that all constants take: at their formats' widths, 32 where there is none."""
+        return sum(self.consts[op.name].size * (op.format.bits if op.format else 32) for op in self.ops if op.kind == "CONST")
+
+    def shape(self, axes: Axes) -> tuple[int, ...]:
+        """The sizes of axes."""
+        return tuple(self.size[axis] for axis in axes)
+
+    def consumers(self, name: str) -> list[Op]:
+        """The ops that read this one."""
+        return [op for op in self.ops if name in op.args]
+
+
+def biases(graph: Graph, op: Op) -> list[str]:
+    """The constants that an ADD adds to an activation; none for any other op."""
+    return [name for name in op.args if op.kind == "ADD" and graph[name].kind == "CONST"]
+
+
+def completion(graph: Graph, op: Op) -> Op | None:
+    """The op that works on a sum before it leaves its accumulator: its only reader, if that is the next of bias, rectifier, rounding."""
+    stages = {"CONTRACT": ("ADD", "RELU", "ROUND"), "ADD": ("RELU", "ROUND"), "RELU": ("ROUND",)}
+    readers = graph.consumers(op.name)
+    if len(readers) != 1 or readers[0].kind not in stages.get(op.kind, ()):
+        return None
+    return readers[0] if readers[0].kind != "ADD" or biases(graph, readers[0]) else None
+
+
+def verify(graph: Graph) -> Graph:
+    """The same graph, if it is legal; else an error that names the op and what is wrong with it."""
+    if not graph.ops or graph.input.kind != "INPUT" or any(op.kind == "INPUT" for op in graph.ops[1:]):
+        raise ValueError("a graph starts with its one INPUT: put it first")
+    if graph.output.kind in ("INPUT", "CONST"):
+        raise ValueError("a graph ends with an operation on its input, and this one has none")
+    seen: dict[str, Op] = {}
+    for op in graph.ops:
+        if fault := _fault(op, seen, graph):
+            raise ValueError(f"op {op.name!r} ({op.kind} {' '.join(op.axes)}): {fault}")
+        seen[op.name] = op
+    for op in graph.ops[:-1] if graph.integer else ():
+        if op.kind != "CONST" and op.format.bits > STORED_BITS and completion(graph, op) is None:
+            readers = [reader.name for reader in graph.consumers(op.name)]
+            raise ValueError(f"op {op.name!r} keeps {op.format.bits} bits for {readers}: ROUND it to {STORED_BITS} at most")
+    if stray := set(graph.consts) - {op.name for op in graph.ops if op.kind == "CONST"}:
+        raise ValueError(f"constants {sorted(stray)} belong to no CONST op")
+    return graph
+
+
+def _fault(op: Op, seen: Mapping[str, Op], graph: Graph) -> str | None:
+    """What is wrong with an op, given those before it."""
+    if op.kind not in ARITY:
+        return f"unknown kind, expected one of {' '.join(ARITY)}"
+    if op.name in seen:
+        return "its name is taken by an earlier op"
+    if missing := [name for name in op.args if name not in seen]:
+        return f"reads {missing}, which no earlier op makes"
+    least, most = ARITY[op.kind]
+    if not least <= len(op.args) <= most:
+        return f"has {len(op.args)} operands, expected {least} to {most}"
+    if len(set(op.axes)) < len(op.axes):
+        return "names an axis twice"
+    if unsized := [axis for axis in op.axes if axis != "n" and graph.size.get(axis, 0) < 1]:
+        return f"axes {unsized} have no size"
+    if (op.format is None) == graph.integer:
+        return "has no number format in an integer graph" if graph.integer else "has a number format in a float graph"
+    args = [seen[name] for name in op.args]
+    return _axes_fault(op, args, graph) or (_format_fault(op, args, graph) if graph.integer else None)
+
+
+def _axes_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
+    """What is wrong with an op's axes or constants."""
+    activations = [arg for arg in args if "n" in arg.axes]
+    if op.kind == "CONST":
+        return _const_fault(op, graph)
+    if args and ("n" in op.axes) != bool(activations):
+        return "its result and its operands disagree on the batch axis n"
+    if (op.kind == "INPUT" or activations) and op.axes[:1] != ("n",):
+        return "the batch axis n comes first"
+    if op.kind == "CONTRACT":
+        if len(activations) > 1:
+            return f"multiplies activations {[arg.name for arg in activations]}: a contraction takes one, and constants"
+        if new := set(op.axes) - {axis for arg in args for axis in arg.axes}:
+            return f"axes {sorted(new)} are in no operand"
+    if op.kind == "ADD":
+        for arg in args:
+            if extra := set(arg.axes) - set(op.axes):
+                return f"operand {arg.name!r} has axes {sorted(extra)} that the result lacks"
+            if "n" in arg.axes and set(arg.axes) != set(op.axes):
+                return f"activation {arg.name!r} lacks axes {sorted(set(op.axes) - set(arg.axes))} of the result"
+    if op.kind in ("RELU", "ROUND") and set(op.axes) != set(args[0].axes):
+        return f"its axes are not those of {args[0].name!r}: {' '.join(args[0].axes)}"
+    if op.kind == "VIEW" and (known := set(op.axes[1:]) & set(args[0].axes)):
+        return f"views under axes {sorted(known)} that its operand has already: name new ones"
+    if op.kind == "VIEW" and _elements(op, graph) != _elements(args[0], graph):
+        return f"{_elements(op, graph)} elements cannot view the {_elements(args[0], graph)} of {args[0].name!r}"
+    return None
+
+
+def _const_fault(op: Op, graph: Graph) -> str | None:
+    """What is wrong with a constant."""
+    if op.name not in graph.consts:
+        return "has no array"
+    const = graph.consts[op.name]
+    if "n" in op.axes:
+        return "a constant has no batch axis n"
+    if const.shape != graph.shape(op.axes):
+        return f"its array has shape {const.shape} and its axes have {graph.shape(op.axes)}"
+    if not np.isfinite(const).all():
+        return "its array has NaN or infinite entries"
+    if graph.integer:
+        if not np.issubdtype(const.dtype, np.integer):
+            return f"its array holds {const.dtype}, expected integers"
+        if op.format and (const.min() < op.format.low or const.max() > op.format.high):
+            return f"its array runs from {const.min()} to {const.max()} and {op.format.bits} bits from {op.format.low} to {op.format.high}"
+    return None
+
+
+def _format_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
+    """What is wrong with an op's number format."""
+    fracs = [arg.format.frac for arg in args]
+    if op.kind == "CONTRACT" and len(args) > 2:
+        return f"has {len(args) - 1} constants, an integer contraction has one: fold the float graph first"
+    if op.kind == "CONTRACT" and op.format.frac != sum(fracs):
+        return f"a product of fractions {fracs} has {sum(fracs)} fractional bits, not {op.format.frac}"
+    if op.kind == "ADD" and max(fracs) != op.format.frac:
+        return f"operands with fractions {fracs} align to {max(fracs)} fractional bits, not {op.format.frac}"
+    if op.kind in ("RELU", "VIEW") and op.format != args[0].format:
+        return f"its format is not that of {args[0].name!r}"
+    if op.kind == "ROUND" and not (0 <= op.shift <= 31 and op.format.frac == fracs[0] - op.shift):
+        return f"shift {op.shift} takes {fracs[0]} fractional bits to {fracs[0] - op.shift}, not {op.format.frac}; shifts are 0 to 31"
+    return None
+
+
+def _elements(op: Op, graph: Graph) -> int:
+    """Elements of a result, per image."""
+    return prod(graph.shape(op.axes[1:] if op.axes[:1] == ("n",) else op.axes))

@@ -1,0 +1,80 @@
+"""Operations that one nest computes together: a sum, its bias, its rectifier and its rounding."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bayestt.algebra.einsum import Axes
+from bayestt.ir.graph import Graph, Op, biases, completion
+
+
+@dataclass(frozen=True)
+class Group:
+    """y[y_axes] = requantize(init + sum of x * weights, shift, relu): one nest's worth of ops.
+
+    `x` names one stored tensor, or two that are added (then `weights` has the axis `term`, one power of two for each). `weights` is a
+    constant over `weight_axes`, a bare 1 for copies; `init` is the bias, already in the accumulator's format, over `init_axes`.
+    """
+
+    x: tuple[str, ...]
+    x_axes: Axes
+    weights: np.ndarray
+    weight_axes: Axes
+    init: np.ndarray
+    init_axes: Axes
+    y: str
+    y_axes: Axes
+    shift: int = 0
+    relu: bool = False
+    bits: int = 8
+
+
+def copy_of(name: str, made: str, axes: Axes, bits: int) -> Group:
+    """The group that copies a stored tensor."""
+    return Group((name,), axes, np.array(1), (), np.array(0), (), made, axes, bits=bits)
+
+
+def groups(graph: Graph) -> list[Group | Op]:
+    """An integer graph's activations as groups in order, and the VIEWs between them (which compute nothing)."""
+    found: list[Group | Op] = []
+    taken: set[str] = set()
+    for op in graph.ops[1:]:
+        if op.kind == "CONST" or op.name in taken:
+            continue
+        if op.kind == "VIEW":
+            found.append(op)
+            continue
+        group, last = _started(op, graph)
+        while follower := completion(graph, last):
+            group, last = _extended(group, follower, graph), follower
+            taken.add(follower.name)
+        found.append(replace(group, y=last.name, y_axes=last.axes, bits=last.format.bits))
+    return found
+
+
+def _started(op: Op, graph: Graph) -> tuple[Group, Op]:
+    """The group that begins with an op, before what follows is taken in."""
+    activations = [name for name in op.args if "n" in graph[name].axes]
+    axes = graph[activations[0]].axes
+    plain = copy_of(activations[0], op.name, axes, op.format.bits)
+    match op.kind:
+        case "CONTRACT":
+            const = next((name for name in op.args if name not in activations), None)
+            return (replace(plain, weights=graph.consts[const], weight_axes=graph[const].axes) if const else plain), op
+        case "ADD" if len(activations) == 2:
+            aligned = np.array([1 << (op.format.frac - graph[name].format.frac) for name in activations])
+            return replace(plain, x=tuple(activations), x_axes=(*axes, "term"), weights=aligned, weight_axes=("term",)), op
+    return _extended(plain, op, graph), op
+
+
+def _extended(group: Group, op: Op, graph: Graph) -> Group:
+    """The group with the bias, rectifier or rounding that an op adds to it."""
+    match op.kind:
+        case "ADD":
+            bias = biases(graph, op)[0]
+            aligned = graph.consts[bias].astype(np.int64) << (op.format.frac - graph[bias].format.frac)
+            scale = 1 << (op.format.frac - next(graph[name].format.frac for name in op.args if name != bias))
+            return replace(group, init=aligned, init_axes=graph[bias].axes, weights=group.weights * scale)
+        case "RELU":
+            return replace(group, relu=True)
+    return replace(group, shift=op.shift)

@@ -1,0 +1,87 @@
+"""What a graph means: a plain numpy reader, op by op."""
+
+from collections.abc import Callable
+
+import numpy as np
+from tqdm import tqdm
+
+from bayestt.algebra.einsum import einsum
+from bayestt.algebra.fixed import requantize, wrap
+from bayestt.ir.graph import Graph, Op
+
+BATCH = 500
+"""Images interpreted at once: enough to fill the vector units, few enough to stay in a few hundred megabytes."""
+
+
+def interpret(graph: Graph, x: np.ndarray, watch: Callable[[Op, np.ndarray], None] | None = None) -> np.ndarray:
+    """The scores (n, outputs) of images (n, ...); `watch` is shown every op and its value on the way.
+
+    A float graph takes and gives float64. An integer graph takes the integers that `quantize(images, graph.input.format)` makes and gives
+    int64. Its sums run in float64, which holds integers exactly to 2**53: far beyond any accumulator, and 16 times faster than int64.
+    """
+    _check(graph, x)
+    starts = tqdm(range(0, len(x), BATCH), desc="interpret", unit="batch", delay=3, leave=False)
+    return np.concatenate([_run(graph, x[start : start + BATCH], watch) for start in starts])
+
+
+def _check(graph: Graph, x: np.ndarray) -> None:
+    """Refuse images that a graph can't take."""
+    features = int(np.prod(graph.shape(graph.input.axes[1:])))
+    if not len(x) or np.prod(x.shape[1:]) != features:
+        raise ValueError(f"images of shape {x.shape}: the graph takes at least one, of {features} numbers each")
+    if graph.integer:
+        low, high = graph.input.format.low, graph.input.format.high
+        if not np.issubdtype(x.dtype, np.integer) or x.min() < low or x.max() > high:
+            raise ValueError(
+                f"an integer graph takes integers from {low} to {high}, not {x.dtype} from {x.min()} to {x.max()}: "
+                "use quantize(images, graph.input.format)"
+            )
+
+
+def _run(graph: Graph, x: np.ndarray, watch: Callable[[Op, np.ndarray], None] | None) -> np.ndarray:
+    """The scores of one batch."""
+    values: dict[str, np.ndarray] = {}
+    for op in graph.ops:
+        values[op.name] = _value(graph, op, values, x)
+        if watch:
+            watch(op, values[op.name])
+    scores = values[graph.output.name].reshape(len(x), -1)
+    return scores.astype(np.int64) if graph.integer else scores
+
+
+def _value(graph: Graph, op: Op, values: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """One op's value, float64, in the order of its axes."""
+    args = [values[name] for name in op.args]
+    axes = [graph[name].axes for name in op.args]
+    match op.kind:
+        case "INPUT":
+            return x.astype(np.float64).reshape(len(x), *graph.shape(op.axes[1:]))
+        case "CONST":
+            return graph.consts[op.name].astype(np.float64)
+        case "CONTRACT":
+            value = einsum(args, axes, op.axes)
+        case "ADD":
+            value = sum(_aligned(graph, op, name, values[name]) for name in op.args)
+        case "RELU":
+            return np.maximum(einsum(args, axes, op.axes), 0)
+        case "ROUND":
+            return requantize(einsum(args, axes, op.axes), op.shift, op.format.bits).astype(np.float64)
+        case "VIEW":
+            return args[0].reshape(len(x), *graph.shape(op.axes[1:]))
+    return wrap(value, op.format.bits).astype(np.float64) if graph.integer else value
+
+
+def _aligned(graph: Graph, op: Op, name: str, value: np.ndarray) -> np.ndarray:
+    """An ADD's operand in the result's axes and fraction."""
+    axes = graph[name].axes
+    if graph.integer:
+        value = value * 2.0 ** (op.format.frac - graph[name].format.frac)
+    present = tuple(axis for axis in op.axes if axis in axes)
+    value = einsum([value], [axes], present)
+    return value.reshape([extent for extent in _broadcast(op.axes, present, value.shape)])
+
+
+def _broadcast(axes: tuple[str, ...], present: tuple[str, ...], shape: tuple[int, ...]) -> list[int]:
+    """A shape with a 1 for every absent axis."""
+    extent = dict(zip(present, shape, strict=True))
+    return [extent.get(axis, 1) for axis in axes]

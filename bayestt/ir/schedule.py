@@ -1,0 +1,70 @@
+"""A whole network as nests in order, with everything a machine has to be given to run them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayestt.ir.nest import Memory, Nest, replay
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a tensor lies in a memory: element (i, j, ...) at address + i * strides[0] + j * strides[1] + ..."""
+
+    address: int
+    axes: tuple[str, ...]
+    extents: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def addresses(self) -> np.ndarray:
+        """The address of every element: an int64 array of shape `extents`."""
+        grid = np.indices(self.extents, dtype=np.int64)
+        return self.address + sum((index * stride for index, stride in zip(grid, self.strides, strict=True)), np.int64(0))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Nests in order, the packed constants they read, and where tensors lie; its meaning is `execute`.
+
+    `images` of a batch run at once; `layout[input]` and `layout[output]` have the batch axis `n` first. Sizes are in elements.
+    """
+
+    nests: tuple[Nest, ...]
+    layout: Mapping[str, Layout]
+    images: int
+    input: str
+    output: str
+    weights: np.ndarray
+    inits: np.ndarray
+    data_size: int
+    score_size: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per image."""
+        return sum(nest.macs for nest in self.nests) // self.images
+
+
+def execute(schedule: Schedule, x: np.ndarray) -> np.ndarray:
+    """Run integer images through every nest by `replay`: (n, features) -> (n, scores) int64, any n."""
+    source, target = schedule.layout[schedule.input], schedule.layout[schedule.output]
+    scores = []
+    for batch, count in batches(x, schedule.images):
+        memory = Memory(
+            np.zeros(schedule.data_size, np.int64), schedule.weights, schedule.inits, np.zeros(schedule.score_size, np.int64)
+        )
+        memory.data[source.addresses] = batch.reshape(source.extents)
+        for nest in schedule.nests:
+            replay(nest, memory)
+        scores.append(memory.scores[target.addresses].reshape(schedule.images, -1)[:count])
+    return np.concatenate(scores)
+
+
+def batches(x: np.ndarray, images: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Images in groups of `images`, the last filled up with zeros: (group, how many of it are real)."""
+    flat = np.asarray(x).reshape(len(x), -1)
+    for first in range(0, len(flat), images):
+        group = flat[first : first + images]
+        yield np.pad(group, ((0, images - len(group)), (0, 0))), len(group)
