@@ -32,8 +32,8 @@ def _constants_computed(graph: Graph) -> Graph:
 
 
 def _without_views(graph: Graph) -> Graph:
-    """The graph with every VIEW removed that a refinement of axes makes needless."""
-    for view in [op.name for op in graph.ops if op.kind == "VIEW"]:
+    """The graph with every VIEW removed that a refinement of axes makes needless, but an output keeps its axes."""
+    for view in [op.name for op in graph.ops[:-1] if op.kind == "VIEW"]:
         op = graph[view]
         arg = graph[op.args[0]]
         if (pieces := _refinement(arg.axes[1:], op.axes[1:], graph.size)) is not None:
