@@ -1,10 +1,9 @@
 """Contractions over named axes, and the cheapest pairwise order to do them in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
 import numpy as np
-from opt_einsum.paths import optimal
 
 Axes = tuple[str, ...]
 Step = tuple[int, int, Axes]
@@ -16,23 +15,41 @@ def einsum(arrays: Sequence[np.ndarray], axes: Sequence[Axes], out: Axes) -> np.
 
     An error names the axis whose sizes disagree.
     """
-    sizes(axes, [array.shape for array in arrays])
+    size = sizes(axes, [array.shape for array in arrays])
+    if foreign := [axis for axis in out if axis not in size]:
+        raise ValueError(f"axes {foreign} of the result are in no operand: {list(axes)}")
     return np.einsum(*numbered(arrays, axes, out), optimize=len(arrays) > 1)
 
 
 def order(axes: Sequence[Axes], out: Axes, size: Mapping[str, int]) -> tuple[Step, ...]:
-    """The pairwise steps with the fewest multiplications (exhaustive search by opt_einsum); operands are numbered from 0 as given."""
-    alive = list(range(len(axes)))
-    known = [tuple(operand) for operand in axes]
-    steps = []
-    for left, right in (sorted(pair) for pair in optimal([frozenset(a) for a in axes], frozenset(out), dict(size)) if len(pair) == 2):
-        pair = alive[left], alive[right]
-        del alive[right], alive[left]
-        later = {axis for number in alive for axis in known[number]} | set(out)
-        kept = tuple(dict.fromkeys(axis for number in pair for axis in known[number] if axis in later))
-        steps.append((*pair, kept if alive else tuple(out)))
-        alive.append(len(known))
+    """The pairwise steps with the fewest multiplications of all; operands are numbered from 0 as given.
+
+    Exact, by the best split of every subset of operands (3**operands splits: 10 ms for nine). opt_einsum's `optimal` weighs steps that sum
+    twice as much as steps that do not, and takes seconds for eight operands.
+    """
+    whole = (1 << len(axes)) - 1
+    inside = [frozenset()]
+    for part in range(1, whole + 1):
+        lowest = part & -part
+        inside.append(inside[part ^ lowest] | frozenset(axes[lowest.bit_length() - 1]))
+    kept = [inside[part] & (inside[whole ^ part] | frozenset(out)) if part & (part - 1) else inside[part] for part in range(whole + 1)]
+    cost, split = [0] * (whole + 1), [0] * (whole + 1)
+    for part in range(1, whole + 1):
+        if part & (part - 1):
+            joined = ((half, kept[half] | kept[part ^ half]) for half in _halves(part))
+            cost[part], split[part] = min((cost[h] + cost[part ^ h] + prod(size[axis] for axis in names), h) for h, names in joined)
+    known, steps = [tuple(operand) for operand in axes], []
+
+    def contract(part: int) -> int:
+        if not part & (part - 1):
+            return part.bit_length() - 1
+        pair = sorted((contract(split[part]), contract(part ^ split[part])))
+        names = dict.fromkeys(axis for number in pair for axis in known[number] if axis in kept[part])
+        steps.append((*pair, tuple(out) if part == whole else tuple(names)))
         known.append(steps[-1][2])
+        return len(known) - 1
+
+    contract(whole)
     return tuple(steps)
 
 
@@ -53,7 +70,7 @@ def chain(axes: Sequence[Axes], out: Axes, size: Mapping[str, int]) -> tuple[Ste
         longer: dict[frozenset[int], tuple[int, tuple[int, ...]]] = {}
         for absorbed, (cost, path) in best.items():
             for number in (k for k in range(1, len(axes)) if k not in absorbed):
-                total = cost + prod(size[axis] for axis in {*kept(absorbed), *axes[number]})
+                total = cost + prod(size[axis] for axis in {*(kept(absorbed) if absorbed else axes[0]), *axes[number]})
                 together = absorbed | {number}
                 if together not in longer or total < longer[together][0]:
                     longer[together] = total, (*path, number)
@@ -87,3 +104,11 @@ def numbered(arrays: Sequence, axes: Sequence[Axes], out: Axes) -> list:
     number = {axis: i for i, axis in enumerate(dict.fromkeys(axis for names in axes for axis in names))}
     interleaved = [part for array, names in zip(arrays, axes, strict=True) for part in (array, [number[axis] for axis in names])]
     return [*interleaved, [number[axis] for axis in out]]
+
+
+def _halves(part: int) -> Iterator[int]:
+    """Every way to part a set of bits in two, as the greater part."""
+    half = (part - 1) & part
+    while half > part ^ half:
+        yield half
+        half = (half - 1) & part

@@ -34,7 +34,10 @@ class Factorization:
             raise ValueError(f"axes {bad} have no elements: every size is at least 1")
 
     def __hash__(self) -> int:
-        return hash((self.cores, self.rows, self.cols, tuple(self.size.items())))
+        return hash((self.cores, self.rows, self.cols, frozenset(self.size.items())))
+
+    def __reduce__(self) -> tuple:
+        return Factorization, (self.cores, self.rows, self.cols, dict(self.size))
 
     @property
     def ranks(self) -> Axes:
@@ -59,6 +62,8 @@ class Factorization:
 
 def dense(form: Factorization, cores: Sequence[np.ndarray]) -> np.ndarray:
     """The weight matrix (rows, cols) that cores stand for: the definition of a factorization."""
+    if (shapes := tuple(np.shape(core) for core in cores)) != form.shapes:
+        raise ValueError(f"cores of shapes {shapes} are not this weight's: it has {form.shapes} for axes {form.cores}")
     return einsum(cores, form.cores, form.rows + form.cols).reshape(form.shape)
 
 
@@ -68,6 +73,10 @@ def shrink(
     """Keep only the named indices of rank axes: a smaller factorization and its smaller cores (copies)."""
     if foreign := [axis for axis in keep if axis not in form.ranks]:
         raise ValueError(f"{foreign} are no rank axes: this weight has {list(form.ranks)}")
+    for axis, kept in keep.items():
+        indices = np.asarray(kept)
+        if indices.dtype == bool or not np.isin(indices, np.arange(form.size[axis])).all() or len(set(indices.tolist())) < len(indices):
+            raise ValueError(f"{list(kept)} for {axis!r}: give indices from 0 to {form.size[axis] - 1}, each once, of {form.size[axis]}")
     smaller = replace(form, size={**form.size, **{axis: len(kept) for axis, kept in keep.items()}})
     sliced = []
     for core, axes in zip(cores, form.cores, strict=True):
@@ -81,7 +90,7 @@ def shrink(
 def contributions(form: Factorization, cores: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """How much each index of each rank axis carries: the product, over the cores that have the axis, of the norms of their slices.
 
-    Unlike a prior's scale it does not change when magnitude moves from one core to its neighbour.
+    Unlike a prior's scale it does not change when magnitude moves between the cores that share the axis. Compare it within one axis.
     """
     norms: dict[str, np.ndarray] = {}
     for axis in form.ranks:

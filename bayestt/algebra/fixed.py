@@ -34,6 +34,8 @@ class Fixed:
 
 def quantize(values: np.ndarray, fixed: Fixed) -> np.ndarray:
     """Nearest integers of the format (halves go up), saturated: float array -> int64 array of the same shape."""
+    if np.isnan(values).any():
+        raise ValueError("NaN has no fixed-point number: look for it where these values were computed")
     return np.clip(np.floor(np.ldexp(np.asarray(values, np.float64), fixed.frac) + 0.5), fixed.low, fixed.high).astype(np.int64)
 
 
@@ -47,6 +49,8 @@ def requantize(accumulators: np.ndarray, shift: int, bits: int, relu: bool = Fal
 
     This is the definition; `hw.gateware.requantize` is its circuit. `shift` is 0 to 31.
     """
+    if not (0 <= shift < MAX_BITS and 2 <= bits <= MAX_BITS):
+        raise ValueError(f"requantize by a shift of {shift} to {bits} bits: shifts are 0 to {MAX_BITS - 1}, bits 2 to {MAX_BITS}")
     half = (1 << shift) >> 1
     rounded = (np.asarray(accumulators, np.int64) + half) >> shift
     top = (1 << (bits - 1)) - 1

@@ -23,13 +23,13 @@ def tt_matrix(rows: Modes, cols: Modes, rank: Rank) -> Factorization:
     rows, cols = _paired(rows, cols)
     if len(rows) != len(cols):
         raise ValueError(f"a TT-matrix pairs row and column modes: {rows} are {len(rows)} and {cols} are {len(cols)}")
-    return _train([(("i", row), ("j", col)) for row, col in zip(rows, cols, strict=True)], rank)
+    return _ranked(*_train([(("i", row), ("j", col)) for row, col in zip(rows, cols, strict=True)]), rank, _train_limits)
 
 
 def tensor_train(rows: Modes, cols: Modes, rank: Rank) -> Factorization:
     """Tensor train over all row modes, then all column modes (Oseledets 2011). Cores: (i1, r1), (r1, i2, r2), ..., (r, j)."""
     rows, cols = _paired(rows, cols)
-    return _train([(("i", row),) for row in rows] + [(("j", col),) for col in cols], rank)
+    return _ranked(*_train([(("i", row),) for row in rows] + [(("j", col),) for col in cols]), rank, _train_limits)
 
 
 def tucker(rows: Modes, cols: Modes, rank: Rank) -> Factorization:
@@ -78,7 +78,8 @@ def modes(size: int, count: int) -> tuple[int, ...]:
     """Split a size into `count` modes as equal as can be, largest first; a size with too few prime factors is refused."""
     best = min(_splits(size, count, size), key=lambda split: (max(split) / min(split), split), default=None)
     if best is None:
-        near = [n for n in sorted(range(max(2**count, size // 2), 2 * size + 1), key=lambda n: abs(n - size)) if _splits(n, count, 32)]
+        around = range(max(2**count, size // 2), 2 * max(2**count, size) + 1)
+        near = [n for n in sorted(around, key=lambda n: abs(n - size)) if _splits(n, count, 32)]
         raise ValueError(
             f"size {size} does not split into {count} modes of at least 2: give the modes, fewer of them, or pad the layer to "
             f"{' or '.join(map(str, sorted(near[:2])))}"
@@ -105,6 +106,8 @@ def decompose(weight: np.ndarray, form: Factorization, seed: int = 0) -> tuple[n
     """
     if weight.shape != form.shape:
         raise ValueError(f"a weight of shape {weight.shape} cannot take the form of {form.shape}")
+    if not weight.any():
+        return tuple(np.zeros(shape) for shape in form.shapes)
     grid = weight.astype(np.float64).reshape([form.size[axis] for axis in form.rows + form.cols])
     carried = [tuple(axis for axis in core if axis not in form.ranks) for core in form.cores]
     order = [(form.rows + form.cols).index(axis) for axes in carried for axis in axes]
@@ -112,7 +115,9 @@ def decompose(weight: np.ndarray, form: Factorization, seed: int = 0) -> tuple[n
     if not all(carried):
         core, factors = tensorly.decomposition.tucker(merged, rank=[form.size[axis] for axis in form.ranks], random_state=seed)
         cores = [core, *factors]
-    elif len(form.cores) > 2 and len(form.ranks) == 1:
+    elif len(form.cores) == 1:
+        cores = [merged]
+    elif all(core[-1] == "r1" for core in form.cores):
         weights, factors = tensorly.decomposition.parafac(merged, form.size["r1"], random_state=seed, init="random", n_iter_max=200)
         cores = [factors[0] * weights, *factors[1:]]
     else:
@@ -145,15 +150,15 @@ def _modes_by_name(modes: Sequence[tuple[str, int]]) -> tuple[Axes, dict[str, in
     return names, {name: mode for name, (_, mode) in zip(names, modes, strict=True)}
 
 
-def _train(groups: Sequence[Sequence[tuple[str, int]]], rank: Rank) -> Factorization:
-    """A chain of cores, one for each group of modes, neighbours sharing a rank."""
+def _train(groups: Sequence[Sequence[tuple[str, int]]]) -> tuple[tuple[Axes, ...], Axes, dict[str, int]]:
+    """A chain of cores, one for each group of modes, neighbours sharing a rank; the names of the modes, and their sizes."""
     names, size = _modes_by_name([mode for group in groups for mode in group])
     left = iter(names)
     cores = tuple(
         (*((f"r{k}",) if k else ()), *(next(left) for _ in group), *((f"r{k + 1}",) if k + 1 < len(groups) else ()))
         for k, group in enumerate(groups)
     )
-    return _ranked(cores, names, size, rank, _train_limits)
+    return cores, names, size
 
 
 def _ranked(
@@ -181,7 +186,7 @@ def _ranked(
     form = clipped(at(wanted))
     if cut := [f"{axis} {was} to {form.size[axis]}" for axis, was in zip(ranks, wanted, strict=True) if was > form.size[axis]]:
         grid = f"{[size[n] for n in rows]} x {[size[n] for n in cols]}"
-        warnings.warn(f"ranks clipped to what modes {grid} allow: {', '.join(cut)}", stacklevel=4)
+        warnings.warn(f"ranks clipped to what modes {grid} allow: {', '.join(cut)}", stacklevel=3)
     return form
 
 
@@ -189,7 +194,7 @@ def _of_fraction(fraction: float, at_rank: Callable[[int], Factorization]) -> Fa
     """The largest uniform rank whose cores hold at most that fraction of the dense weight's entries."""
     form = at_rank(1)
     budget = fraction * prod(form.shape)
-    if form.parameters > budget:
+    if not form.parameters <= budget:
         raise ValueError(f"rank {fraction} of the dense parameters allows {budget:.0f}, and rank 1 already takes {form.parameters}")
     rank = 1
     while (larger := at_rank(rank + 1)) != form and larger.parameters <= budget:
