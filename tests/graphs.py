@@ -1,10 +1,12 @@
 """Random graphs, tiles and images for the laws that every reader of a Graph must keep."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
 
+from bayestt.algebra.fixed import Fixed
 from bayestt.ir.graph import Graph, Op, verify
 from bayestt.ir.nest import Loop, Nest
 
@@ -16,6 +18,24 @@ TILES = {
     "matrix unit": Nest((), (Loop("k", 2, x=1, w=1),), (Loop("n", 2, x=2, y=4), Loop("lane", 4, w=2, init=1, y=1)), 0, 0, 0, 0),
     "one multiplier": Nest((), (), (), 0, 0, 0, 0),
 }
+
+
+SPELLING = re.compile(r"(\S+) (\w+)((?: [\w.]+)*)(?: <((?: \S+)*?))?(?: @ (\d+)/(-?\d+))?(?: >> (-?\d+))?")
+"""One op of `written`: name KIND axes < operands @ bits/frac >> shift."""
+
+
+def written(text: str, **size: int) -> Graph:
+    """The graph, not verified, that lines such as `y CONTRACT n i < x w @ 32/0` spell; constants are random."""
+    random = np.random.default_rng(0)
+    ops, consts = [], {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, kind, axes, args, bits, frac, shift = SPELLING.fullmatch(line).groups(default="")
+        op = Op(name, kind, tuple(axes.split()), tuple(args.split()), Fixed(int(bits), int(frac)) if bits else None, int(shift or 0))
+        ops.append(op)
+        if kind == "CONST":
+            shape = [size.get(axis, 1) for axis in op.axes]
+            consts[name] = random.integers(op.format.low, op.format.high + 1, shape) if bits else random.normal(size=shape)
+    return Graph(tuple(ops), size, consts)
 
 
 @st.composite

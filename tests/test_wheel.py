@@ -34,7 +34,8 @@ def test_an_installed_wheel_works_with_its_data(wheel: Path, tmp_path: Path) -> 
     """The wheel is installed alone; what it depends on is lent by this environment, without this environment's bayestt."""
     venv.create(tmp_path / "env", with_pip=False)
     python = tmp_path / "env" / "bin" / "python"
-    lib = Path(subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True).stdout.strip())
+    ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    lib = Path(subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip())
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", lib, wheel], check=True)
     (lib / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     done = subprocess.run([python, "-I", "-c", PROGRAM, str(ROOT)], cwd=tmp_path, capture_output=True, text=True, check=False)

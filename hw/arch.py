@@ -1,0 +1,110 @@
+"""The machine as one frozen value: its sizes, and the layouts that software and gateware share."""
+
+from dataclasses import dataclass
+
+from amaranth import Shape, signed
+from amaranth.lib import data, enum
+from amaranth.utils import bits_for
+
+from bayestt.algebra.fixed import MAX_BITS
+from bayestt.ir.nest import Loop, Nest
+
+STREAMS = ("x", "w", "init", "y")
+"""The streams of a nest, in the order in which an instruction has them."""
+
+
+class Target(enum.Enum, shape=8):
+    """What a section of the program stream is for: a memory, the batch settings, or a note that the machine skips."""
+
+    NOTE = 0
+    CODE = 1
+    WEIGHTS = 2
+    INITS = 3
+    SETUP = 4
+
+
+@dataclass(frozen=True)
+class Arch:
+    """An output-stationary array of `rows` x `lanes` multipliers and its memories; a batch of `rows` images runs at once.
+
+    A data word is `rows` elements (the same element of every image), a weight word `lanes` weights, an init word `lanes` accumulators,
+    a score word `rows` accumulators, a code word one instruction; depths are in words. `loops` is how deep an instruction's nest may be.
+    """
+
+    rows: int = 16
+    lanes: int = 4
+    data_bits: int = 8
+    weight_bits: int = 8
+    acc_bits: int = 32
+    loops: int = 8
+    extent_bits: int = 16
+    data_depth: int = 8192
+    weight_depth: int = 8192
+    init_depth: int = 1024
+    score_depth: int = 256
+    code_depth: int = 128
+
+    def __post_init__(self) -> None:
+        for field in ("rows", "lanes", "loops", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"Arch.{field} is {getattr(self, field)}, expected at least 1: give the machine some")
+        for field, low, high in (
+            ("data_bits", 2, MAX_BITS),
+            ("weight_bits", 2, MAX_BITS),
+            ("acc_bits", self.data_bits, MAX_BITS),
+            ("extent_bits", 1, 24),
+            ("address_bits", 1, 24),
+        ):
+            if not low <= getattr(self, field) <= high:
+                raise ValueError(f"Arch.{field} is {getattr(self, field)}, expected {low} to {high}: choose a width in that range")
+
+    @property
+    def tile(self) -> Nest:
+        """What the machine does at once: one element of `rows` images times `lanes` weights, each sum with its own accumulator."""
+        images = Loop("n", self.rows, x=1, y=1)
+        lanes = Loop("lane", self.lanes, w=1, init=1, y=None)
+        return Nest((), (), (images, lanes), 0, 0, 0, 0, bits=self.data_bits, acc_bits=self.acc_bits)
+
+    @property
+    def address_bits(self) -> int:
+        """Width of every address: enough for the deepest memory."""
+        return bits_for(max(self.data_depth, self.weight_depth, self.init_depth, self.score_depth, self.code_depth) - 1)
+
+    @property
+    def instruction(self) -> data.StructLayout:
+        """One nest of loops, ready to walk; hw/README.md says what each field means."""
+        streams = {stream: self.address_bits for stream in STREAMS}
+        loop = data.StructLayout({"steps": self.extent_bits, **streams})
+        return data.StructLayout(
+            {
+                **streams,
+                "loops": data.ArrayLayout(loop, self.loops),
+                "reduce": bits_for(self.loops),
+                "lanes": bits_for(self.lanes),
+                "lane_y": self.address_bits,
+                "shift": 5,
+                "relu": 1,
+                "saturate": 1,
+                "final": 1,
+            }
+        )
+
+    @property
+    def setup(self) -> data.StructLayout:
+        """Where a batch comes in, where its scores lie, and where the program ends: first and last word addresses."""
+        fields = ("image_first", "image_last", "score_first", "score_last", "code_last")
+        return data.StructLayout({field: self.address_bits for field in fields})
+
+    @property
+    def words(self) -> dict[Target, data.Layout]:
+        """The layout of one word of everything that a program loads."""
+        return {
+            Target.CODE: self.instruction,
+            Target.WEIGHTS: data.ArrayLayout(signed(self.weight_bits), self.lanes),
+            Target.INITS: data.ArrayLayout(signed(self.acc_bits), self.lanes),
+            Target.SETUP: self.setup,
+        }
+
+    def chunks(self, target: Target) -> int:
+        """How many 32-bit words of the program stream make one word of a target."""
+        return -(-Shape.cast(self.words.get(target, 32)).width // 32)

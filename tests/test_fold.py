@@ -1,0 +1,130 @@
+"""Folding: the same function, no view that common factors make needless, one constant a step, and the cheapest steps."""
+
+from itertools import permutations
+from math import prod
+
+import numpy as np
+import pytest
+from graphs import features, float_graphs, written
+from hypothesis import given, settings
+
+from bayestt.algebra.factorization import Factorization
+from bayestt.algebra.formats import cp, tensor_train, tt_matrix, tucker
+from bayestt.ir.fold import fold
+from bayestt.ir.graph import Graph, verify
+from bayestt.ir.interpret import interpret
+
+
+def kinds(graph: Graph) -> list[str]:
+    """What the graph does, constants left out."""
+    return [op.kind for op in graph.ops if op.kind != "CONST"]
+
+
+def assert_same(graph: Graph, folded: Graph) -> None:
+    """Both give the same scores, whatever the images."""
+    x = np.random.default_rng(0).normal(size=(6, features(graph)))
+    expected = interpret(graph, x)
+    np.testing.assert_allclose(interpret(folded, x), expected, rtol=1e-9, atol=1e-9 * max(1, np.abs(expected).max()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(graph=float_graphs())
+def test_a_folded_graph_is_equal_and_has_one_constant_a_step(graph: Graph) -> None:
+    folded = fold(graph)
+    assert_same(graph, folded)
+    assert all(len(op.args) <= 2 for op in folded.ops)
+    assert fold(folded).ops == folded.ops
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "gone"),
+    [
+        ((512,), (4, 4, 8, 4), True),
+        ((4, 4, 8, 4), (16, 32), True),
+        ((2, 4), (4, 2), True),
+        ((4, 6), (6, 4), False),
+        ((6, 2), (2, 6), True),
+        ((3, 2), (2, 3), False),
+        ((1, 6, 1), (2, 1, 3), True),
+        ((1, 1), (1,), True),
+        ((7,), (7,), True),
+        ((8, 9, 2), (4, 36), True),
+        ((8, 9, 2), (36, 4), False),
+    ],
+)
+@pytest.mark.parametrize("layer", ["a bias", "a contraction", "the output"])
+def test_a_view_goes_where_common_factors_exist(before: tuple[int, ...], after: tuple[int, ...], gone: bool, layer: str) -> None:
+    old, new = [f"h{k}" for k in range(len(before))], [f"j{k}" for k in range(len(after))]
+    size = dict(zip(old + new, before + after, strict=True)) | {"i": 3}
+    text = f"x INPUT n {' '.join(old)}\nb CONST {old[0]}\ny ADD n {' '.join(old)} < x b\nv VIEW n {' '.join(new)} < y\n"
+    text += {
+        "a bias": f"c CONST {' '.join(new)}\nz ADD n {' '.join(new)} < v c",
+        "a contraction": f"w CONST {' '.join(reversed(new))} i\nz CONTRACT n i {new[-1]} < v w",
+        "the output": "",
+    }[layer]
+    graph = verify(written(text, **size))
+    folded = fold(graph)
+    assert_same(graph, folded)
+    assert ("VIEW" not in kinds(folded)) == (gone and layer != "the output")
+
+
+SHARED = {
+    "a square layer with a skip": "w CONST j h\ny CONTRACT n j < x w\nv VIEW n j < x\nz ADD n j < y v",
+    "a constant that sums both names": "w CONST j i\nv VIEW n j < x\np CONTRACT n i < x w\nq CONTRACT n i < v w\nz ADD n i < p q",
+    "a view back at the end": "v VIEW n j < x\nz VIEW n h < v",
+    "a view back before a layer": "v VIEW n j < x\nu VIEW n h < v\nw CONST h i\nz CONTRACT n i < u w",
+    "names that change places": "v VIEW n a b < x\nu VIEW n j < v\nt VIEW n b a < u\nw CONST b i\nz CONTRACT n a i < t w",
+    "two views of one": "v VIEW n j < x\nu VIEW n a b < x\nw CONST j i\np CONTRACT n i < v w\nq CONTRACT n i < u s\nz ADD n i < p q",
+}
+SHARED["two views of one"] = "s CONST b a i\n" + SHARED["two views of one"]
+
+
+@pytest.mark.parametrize("text", SHARED.values(), ids=SHARED)
+def test_axes_that_meet_elsewhere_are_not_confused(text: str) -> None:
+    graph = verify(written("x INPUT n h\n" + text, h=4, j=4, a=2, b=2, i=3))
+    assert_same(graph, fold(graph))
+
+
+def test_contractions_of_constants_are_computed_and_unused_ones_dropped() -> None:
+    text = """x INPUT n h
+        a CONST h r
+        b CONST r i
+        spare CONST i
+        w CONTRACT i h < a b
+        y CONTRACT n i < x w"""
+    graph = verify(written(text, h=3, r=2, i=4))
+    folded = fold(graph)
+    assert [op.name for op in folded.ops] == ["x", "w", "y"]
+    np.testing.assert_allclose(folded.consts["w"], (graph.consts["a"] @ graph.consts["b"]).T)
+
+
+FORMS = {
+    "tt_matrix": tt_matrix((4, 2, 3), (2, 5, 4), (3, 5)),
+    "wide tt_matrix": tt_matrix((2, 2, 2, 2), (3, 3, 3, 3), 4),
+    "tensor_train": tensor_train((4, 3), (2, 5), (3, 6, 4)),
+    "tucker": tucker((4, 3), (5, 2), (3, 2, 4, 2)),
+    "cp": cp((4, 3), (5, 2), 6),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_chain_is_as_cheap_as_the_cheapest_of_all(form: Factorization) -> None:
+    names = [f"core{k}" for k in range(len(form.cores))]
+    lines = [f"{name} CONST {' '.join(core)}" for name, core in zip(names, form.cores, strict=True)]
+    text = f"x INPUT n {' '.join(form.cols)}\n" + "\n".join(lines) + f"\ny CONTRACT n {' '.join(form.rows)} < {' '.join(['x', *names])}"
+    graph = verify(written(text, **form.size))
+    folded = fold(graph)
+    assert_same(graph, folded)
+
+    def cost(path: tuple[int, ...]) -> int:
+        total, alive = 0, set(form.cols)
+        for step, core in enumerate(path):
+            later = set(form.rows).union(*(form.cores[other] for other in path[step + 1 :]))
+            total += prod(form.size[axis] for axis in alive | set(form.cores[core]))
+            alive = (alive | set(form.cores[core])) & later
+        return total
+
+    steps = [op for op in folded.ops if op.kind == "CONTRACT"]
+    found = sum(prod(folded.size[axis] for axis in {a for arg in op.args for a in folded[arg].axes} - {"n"}) for op in steps)
+    assert found == min(map(cost, permutations(range(len(form.cores)))))
+    assert [op.name for op in steps] == [*(f"y.step{k + 1}" for k in range(len(names) - 1)), "y"]

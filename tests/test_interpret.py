@@ -1,0 +1,138 @@
+"""The meaning of a graph against einsum written by hand and against exact arithmetic on Python's integers."""
+
+from itertools import product
+from math import prod
+
+import numpy as np
+import pytest
+from graphs import extremes, features, float_graphs, images, written
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from bayestt.ir.fold import fold
+from bayestt.ir.graph import Graph, Op, verify
+from bayestt.ir.interpret import BATCH, interpret
+from bayestt.ir.quantize import quantize
+
+
+def wrapped(value: int, bits: int) -> int:
+    """Two's complement in that many bits."""
+    return (value + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
+
+
+def exact(graph: Graph, image: list[int]) -> list[int]:
+    """An integer graph's scores of one image: every value a dict from index to Python integer."""
+
+    def indices(axes: tuple[str, ...]) -> list[tuple[int, ...]]:
+        return list(product(*(range(graph.size[axis]) for axis in axes)))
+
+    def axes_of(op: Op) -> tuple[str, ...]:
+        return tuple(axis for axis in op.axes if axis != "n")
+
+    def at(name: str, index: dict[str, int]) -> int:
+        return values[name][tuple(index[axis] for axis in axes_of(graph[name]))]
+
+    values: dict[str, dict[tuple[int, ...], int]] = {}
+    for op in graph.ops:
+        axes, made = axes_of(op), {}
+        every = list(dict.fromkeys(axis for name in (op.name, *op.args) for axis in axes_of(graph[name])))
+        if op.kind in ("INPUT", "CONST", "VIEW"):
+            flat = {"INPUT": lambda: image, "CONST": lambda op=op: graph.consts[op.name].ravel().tolist()}
+            elements = flat[op.kind]() if op.kind in flat else [values[op.args[0]][i] for i in indices(axes_of(graph[op.args[0]]))]
+            values[op.name] = dict(zip(indices(axes), elements, strict=True))
+            continue
+        for place in indices(every):
+            index = dict(zip(every, place, strict=True))
+            key = tuple(index[axis] for axis in axes)
+            match op.kind:
+                case "CONTRACT":
+                    made[key] = wrapped(made.get(key, 0) + prod(at(name, index) for name in op.args), op.format.bits)
+                case "ADD":
+                    terms = [at(name, index) * 2 ** (op.format.frac - graph[name].format.frac) for name in op.args]
+                    made[key] = wrapped(sum(terms), op.format.bits)
+                case "RELU":
+                    made[key] = max(at(op.args[0], index), 0)
+                case "ROUND":
+                    near = (2 * at(op.args[0], index) + 2**op.shift) // 2 ** (op.shift + 1)
+                    made[key] = min(max(near, -(2 ** (op.format.bits - 1))), 2 ** (op.format.bits - 1) - 1)
+        values[op.name] = made
+    return [values[graph.output.name][index] for index in indices(axes_of(graph.output))]
+
+
+@settings(max_examples=80, deadline=None)
+@given(graph=float_graphs(), bits=st.integers(2, 8), extreme=st.booleans(), seed=st.integers(0, 99))
+def test_integers_are_exact(graph: Graph, bits: int, extreme: bool, seed: int) -> None:
+    assume(prod(graph.size.values()) < 20_000)
+    integer = quantize(fold(graph), np.random.default_rng(seed).normal(size=(9, features(graph))), bits)
+    if extreme:
+        integer = extremes(integer, seed)
+    x = images(integer, 2, seed, extreme)
+    assert interpret(integer, x).tolist() == [exact(integer, image.tolist()) for image in x]
+
+
+def test_accumulators_wrap_and_roundings_saturate() -> None:
+    text = """x INPUT n h @ 16/0
+        w CONST h @ 16/0
+        y CONTRACT n h < x w @ 32/0
+        b CONST h @ 32/0
+        z ADD n h < y b @ 32/0
+        r ROUND n h < z @ 8/-20 >> 20"""
+    graph = written(text, h=3)
+    graph = verify(Graph(graph.ops, graph.size, {"w": np.array([-32768, 2, 1]), "b": np.array([2**31 - 1, 2**31 - 1, -(2**31)])}))
+    x = np.array([[-32768, 1, -1], [1, 32767, 32767]])
+    assert interpret(graph, x).tolist() == [exact(graph, image.tolist()) for image in x] == [[-128, -128, 127], [127, -128, -128]]
+
+
+def test_floats_are_plain_einsum() -> None:
+    text = """x INPUT n h w
+        v VIEW n j1 j2 < x
+        core0 CONST i1 j1 r
+        core1 CONST r i2 j2
+        y CONTRACT n i1 i2 < v core0 core1
+        b CONST i2
+        z ADD n i1 i2 < b y
+        t RELU n i2 i1 < z
+        s ADD n i1 i2 < z t"""
+    graph = verify(written(text, h=4, w=3, j1=2, j2=6, r=3, i1=5, i2=2))
+    x = np.random.default_rng(1).normal(size=(7, 4, 3))
+    core0, core1, bias = (graph.consts[name] for name in ("core0", "core1", "b"))
+    z = np.einsum("njk,ajr,rbk->nab", x.reshape(7, 2, 6), core0, core1) + bias
+    np.testing.assert_allclose(interpret(graph, x), (z + np.maximum(z, 0)).reshape(7, 10), rtol=1e-12)
+
+
+def test_axes_in_one_operand_alone_are_summed_there() -> None:
+    graph = verify(written("x INPUT n h\nw CONST i k\ny CONTRACT n i < x w", h=3, i=2, k=4))
+    x = np.random.default_rng(2).normal(size=(5, 3))
+    np.testing.assert_allclose(interpret(graph, x), np.outer(x.sum(1), graph.consts["w"].sum(1)))
+
+
+@pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 3])
+def test_many_images_are_as_each_alone(count: int) -> None:
+    graph = verify(written("x INPUT n h @ 8/0\nw CONST h i @ 8/0\ny CONTRACT n i < x w @ 32/0", h=3, i=2))
+    x = images(graph, count, 0, extreme=False)
+    assert interpret(graph, x).tolist() == (x @ graph.consts["w"]).tolist()
+    assert interpret(graph, x[-1:]).tolist() == interpret(graph, x)[-1:].tolist()
+
+
+def test_a_watcher_sees_every_op_of_every_batch() -> None:
+    graph = verify(written("x INPUT n h\nw CONST h i\ny CONTRACT n i < x w", h=3, i=2))
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    interpret(graph, np.ones((BATCH + 1, 3)), lambda op, value: seen.append((op.name, value.shape)))
+    assert seen == [(name, shape) for n in (BATCH, 1) for name, shape in (("x", (n, 3)), ("w", (3, 2)), ("y", (n, 2)))]
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.zeros((0, 3), int), r"\(0, 3\).*at least one, of 3 numbers"),
+        (np.zeros((2, 4), int), r"\(2, 4\).*of 3 numbers"),
+        (np.zeros((2, 3)), "integers from -128 to 127, not float64"),
+        (np.full((2, 3), 128), "from 128 to 128"),
+        (np.full((2, 3), -129), "from -129 to -129"),
+        (np.zeros((2, 3), bool), "not bool"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(x: np.ndarray, words: str) -> None:
+    graph = verify(written("x INPUT n h @ 8/0\ny RELU n h < x @ 8/0", h=3))
+    with pytest.raises(ValueError, match=words):
+        interpret(graph, x)
