@@ -17,14 +17,15 @@ def assemble(schedule: Schedule, arch: Arch) -> Program:
         raise ValueError(f"the schedule runs {schedule.images} images at once, expected {arch.rows}: lower the graph with Arch.tile")
     for name, constants in (("weights", schedule.weights), ("inits", schedule.inits)):
         if len(constants) % arch.lanes:
-            raise ValueError(f"{len(constants)} {name} are no whole words, expected a multiple of {arch.lanes}: lower the graph with Arch.tile")
+            raise ValueError(f"{len(constants)} {name} do not fill words of {arch.lanes}: lower the graph with Arch.tile")
     check_fits("data", -(-schedule.data_size // arch.rows), arch.data_depth, "data_depth")
     check_fits("score", -(-schedule.score_size // arch.rows), arch.score_depth, "score_depth")
+    code = tuple(word for nest in schedule.nests for word in instructions(nest, arch))
     for nest in schedule.nests:
         _check_reach(nest, schedule)
     return Program(
         arch,
-        tuple(word for nest in schedule.nests for word in instructions(nest, arch)),
+        code,
         schedule.weights.reshape(-1, arch.lanes),
         schedule.inits.reshape(-1, arch.lanes),
         _places(schedule, schedule.input, arch),
@@ -105,7 +106,7 @@ def _in_words(addresses: dict[str, int], nest: Nest, arch: Arch) -> dict[str, in
     unit = {"x": arch.rows, "w": arch.lanes, "init": arch.lanes, "y": arch.rows}
     for stream, address in addresses.items():
         if address % unit[stream]:
-            raise ValueError(f"nest {nest.name!r} moves {stream} by {address}, expected a multiple of {unit[stream]}: lower it for Arch.tile")
+            raise ValueError(f"nest {nest.name!r} moves {stream} by {address}, not by words of {unit[stream]}: lower it for Arch.tile")
     return {stream: address // unit[stream] for stream, address in addresses.items()}
 
 

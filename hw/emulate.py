@@ -5,7 +5,7 @@ from amaranth.lib import data
 
 from bayestt.algebra.fixed import requantize, wrap
 from hw.arch import STREAMS, Arch
-from hw.program import Program
+from hw.program import Program, check_images
 
 IMAGES = 128
 """Images at once: enough to keep numpy busy, few enough for a cache."""
@@ -13,9 +13,7 @@ IMAGES = 128
 
 def emulate(program: Program, x: np.ndarray) -> np.ndarray:
     """Run every instruction on integer images: (n, features) -> (n, scores) int64, any n."""
-    flat = np.asarray(x, np.int64).reshape(len(x), -1)
-    if flat.shape[1] != len(program.image):
-        raise ValueError(f"the images have {flat.shape[1]} features, expected {len(program.image)}: give what the program was made for")
+    flat = check_images(x, program)
     scores = [_run(program, flat[first : first + IMAGES]) for first in range(0, len(flat), IMAGES)]
     return np.concatenate(scores or [np.zeros((0, len(program.score)), np.int64)])
 
@@ -50,6 +48,7 @@ def _run(program: Program, x: np.ndarray) -> np.ndarray:
         for x_at, w_at in zip(at["x"].T, at["w"].T, strict=True):
             acc = acc + elements[x_at, None] * program.weights[w_at[:, None], lanes][:, :, None]
         bits = arch.data_bits if instruction.saturate else arch.acc_bits
+        results = requantize(wrap(acc, arch.acc_bits), instruction.shift, bits, bool(instruction.relu))
         y_at = (at["y"][:, :1] + lanes * instruction.lane_y) % (1 << arch.address_bits)
-        (scores if instruction.final else elements)[y_at] = requantize(wrap(acc, arch.acc_bits), instruction.shift, bits, bool(instruction.relu))
+        (scores if instruction.final else elements)[y_at] = results
     return scores[program.score].T

@@ -32,19 +32,21 @@ class Program:
 
     def __post_init__(self) -> None:
         arch = self.arch
+        if not (self.code and self.image.size and self.score.size):
+            raise ValueError("a program needs instructions, features and scores and has none of some: assemble a schedule that has them")
         check_fits("code", len(self.code), arch.code_depth, "code_depth")
         check_fits("weight", len(self.weights), arch.weight_depth, "weight_depth")
         check_fits("init", len(self.inits), arch.init_depth, "init_depth")
+        if max(self.code, default=0) >> arch.instruction.size:
+            raise ValueError(
+                f"there are code words of {max(self.code).bit_length()} bits, expected {arch.instruction.size}: assemble them for this Arch"
+            )
         check_fits("data", int(self.image.max()) + 1, arch.data_depth, "data_depth")
         check_fits("score", int(self.score.max()) + 1, arch.score_depth, "score_depth")
         for name, words, bits in (("weights", self.weights, arch.weight_bits), ("inits", self.inits, arch.acc_bits)):
-            low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
             if words.ndim != 2 or words.shape[1] != arch.lanes:
                 raise ValueError(f"the {name} have shape {words.shape}, expected (words, {arch.lanes}): pack them for Arch.tile")
-            if words.size and (words.min() < low or words.max() > high):
-                raise ValueError(
-                    f"the {name} go from {words.min()} to {words.max()}, expected {low} to {high}: quantize to {bits} bits, or use a wider Arch"
-                )
+            _check_range(f"the {name}", words, bits)
 
     @property
     def instructions(self) -> tuple[data.Const, ...]:
@@ -80,34 +82,31 @@ class Program:
             Target.SETUP: _split([self.setup.as_bits()], arch.chunks(Target.SETUP)),
         }
         note = _section(Target.NOTE, np.array([[word] for word in [MAGIC, VERSION, *asdict(arch).values(), *places]], np.uint32))
-        words = np.concatenate([note, *(_section(target, chunks) for target, chunks in sections.items())])
-        return np.concatenate([words, _section(Target.NOTE, np.array([[crc32(words.tobytes())]], np.uint32))])
+        words = np.concatenate([note, *(_section(target, chunks) for target, chunks in sections.items()), _heading(Target.NOTE, 1)])
+        return np.append(words, np.uint32(crc32(words.tobytes())))
 
     @classmethod
     def decode(cls, words: np.ndarray, arch: Arch) -> "Program":
         """The program that `encode` wrote as these words for this Arch; all others are refused."""
-        words = np.asarray(words, np.uint32)
-        if words[2:3].tolist() != [MAGIC]:
-            raise ValueError(f"these {len(words)} words are not a bayestt program: give what Program.encode wrote")
-        if words[-1] != crc32(words[:-3].tobytes()):
-            raise ValueError(f"these {len(words)} words of a program do not match their checksum: they are altered or incomplete, encode it again")
-        if words[3] != VERSION:
-            raise ValueError(f"the program is of version {words[3]}, expected {VERSION}: encode it again with this bayestt")
-        expected = asdict(arch)
-        found = dict(zip(expected, words[4:].tolist(), strict=False))
-        if odd := [f"{field}={found[field]}" for field in expected if found[field] != expected[field]]:
-            wanted = ", ".join(f"{field}={expected[field]}" for field in expected if found[field] != expected[field])
-            raise ValueError(f"the program is for an Arch with {', '.join(odd)}, expected {wanted}: assemble it for this Arch")
-        (_, note), (_, code), (_, weights), (_, inits), *_ = _sections(words, arch)
-        image, score = np.split(note[2 + len(expected) :, 0].astype(np.int64), [1 + int(note[2 + len(expected), 0])])
-        return cls(
-            arch,
-            tuple(int.from_bytes(word.tobytes(), "little") for word in code),
-            _unpacked(weights, arch.lanes, arch.weight_bits),
-            _unpacked(inits, arch.lanes, arch.acc_bits),
-            image[1:],
-            score[1:],
-        )
+        _check_words(words, arch)
+        try:
+            (_, note), (_, code), (_, weights), (_, inits), *_ = _sections(words, arch)
+            places = note[2 + len(asdict(arch)) :, 0].astype(np.int64)
+            image, score = np.split(places, [1 + places[0]])
+            program = cls(
+                arch,
+                tuple(int.from_bytes(word.tobytes(), "little") for word in code),
+                _unpacked(weights, arch.lanes, arch.weight_bits),
+                _unpacked(inits, arch.lanes, arch.acc_bits),
+                image[1:],
+                score[1:],
+            )
+            plain = np.array_equal(program.encode(), words)
+        except (IndexError, OverflowError, ValueError) as fault:
+            raise ValueError(f"these {len(words)} words hold no legal program ({fault}): encode it again") from fault
+        if not plain:
+            raise ValueError(f"these {len(words)} words hold more than a program: encode it again")
+        return program
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Program) and np.array_equal(self.encode(), other.encode())
@@ -127,12 +126,56 @@ def load(path: str | Path) -> Program:
 def check_fits(memory: str, needed: int, there: int, field: str) -> None:
     """Refuse what a memory has no room for."""
     if needed > there:
-        raise ValueError(f"the program needs {needed} words of {memory} memory and the Arch has {there}: raise Arch.{field} to {needed} or more")
+        raise ValueError(
+            f"the program needs {needed} words of {memory} memory and the Arch has {there}: raise Arch.{field} to {needed} or more"
+        )
+
+
+def check_images(x: np.ndarray, program: Program) -> np.ndarray:
+    """Images as the program takes them, (n, features) int64; other sizes or numbers are refused."""
+    x = np.asarray(x)
+    flat = x.reshape(len(x), -1) if x.size else x.reshape(0, len(program.image))
+    if flat.shape[1] != len(program.image):
+        raise ValueError(f"the images have {flat.shape[1]} features, expected {len(program.image)}: give what the program was made for")
+    if flat.dtype.kind not in "iu":
+        raise ValueError(f"the images are {flat.dtype} numbers, expected integers: quantize them to the graph's input format")
+    _check_range("the images", flat, program.arch.data_bits)
+    return flat.astype(np.int64)
+
+
+def _check_range(what: str, numbers: np.ndarray, bits: int) -> None:
+    """Refuse numbers that a field of so many bits does not hold."""
+    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    if numbers.size and (numbers.min() < low or numbers.max() > high):
+        raise ValueError(
+            f"{what} go from {numbers.min()} to {numbers.max()}, expected {low} to {high}: quantize to {bits} bits or widen the Arch"
+        )
+
+
+def _check_words(words: np.ndarray, arch: Arch) -> None:
+    """Refuse words that `encode` did not write, or wrote for another Arch."""
+    if words.dtype != np.uint32 or words[2:3].tolist() != [MAGIC]:
+        raise ValueError(f"these {len(words)} words are not a bayestt program: give what Program.encode wrote")
+    if words[-1] != crc32(words[:-1].tobytes()):
+        raise ValueError(f"these {len(words)} words of a program do not match their checksum: some are altered or missing, encode it again")
+    if words[3] != VERSION:
+        raise ValueError(f"the program is of version {words[3]}, expected {VERSION}: encode it again with this bayestt")
+    expected = asdict(arch)
+    found = dict(zip(expected, words[4:].tolist(), strict=False))
+    odd = [field for field in expected if found.get(field) != expected[field]]
+    if odd:
+        others, ours = (", ".join(f"{field}={fields.get(field)}" for field in odd) for fields in (found, expected))
+        raise ValueError(f"the program is for an Arch with {others}, expected {ours}: assemble it for this Arch")
 
 
 def _section(target: Target, chunks: np.ndarray) -> np.ndarray:
-    """A section of the stream: target and start address, word count, chunks."""
-    return np.concatenate([np.array([target.value, len(chunks)], np.uint32), chunks.ravel()])
+    """A section of the stream: heading and chunks."""
+    return np.concatenate([_heading(target, len(chunks)), chunks.ravel()])
+
+
+def _heading(target: Target, count: int) -> np.ndarray:
+    """What a section begins with: target and start address, word count."""
+    return np.array([target.value, count], np.uint32)
 
 
 def _sections(words: np.ndarray, arch: Arch) -> Iterator[tuple[Target, np.ndarray]]:

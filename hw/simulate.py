@@ -13,8 +13,9 @@ from tqdm import tqdm
 from bayestt.ir.schedule import batches
 from hw.cycles import cycles
 from hw.gateware.datapath import Datapath
-from hw.program import Program
+from hw.program import Program, check_images
 
+AT_ONCE = repeat(0)
 CLOCK_S = 1e-6
 STRIDE = 1000
 """Clock cycles from one look at the progress bar to the next."""
@@ -28,13 +29,13 @@ class Simulation:
     cycles: tuple[int, ...]
 
 
-def simulate(program: Program, x: np.ndarray, pauses: Iterator[int] = repeat(0)) -> Simulation:
+def simulate(program: Program, x: np.ndarray, pauses: Iterator[int] = AT_ONCE) -> Simulation:
     """Load a program into the gateware and run integer images through it: (n, features), any n, in batches of `rows`.
 
-    `pauses` says how many cycles each transfer on each stream is kept waiting, for those who want to know whether it matters.
+    `pauses` says, without end, for how many cycles each transfer of each stream is kept waiting: scores must not depend on it.
     """
     arch = program.arch
-    words, groups = program.encode().tolist(), list(batches(x, arch.rows))
+    words, groups = program.encode().tolist(), list(batches(check_images(x, program), arch.rows))
     machine = Datapath(arch)
     scores, ends = [], [0]
 
@@ -61,7 +62,7 @@ def simulate(program: Program, x: np.ndarray, pauses: Iterator[int] = repeat(0))
     return Simulation(y, tuple(np.diff(ends).tolist()))
 
 
-async def put(context: SimulatorContext, port: stream.Interface, payloads: Iterable[Any], pauses: Iterator[int] = repeat(0)) -> None:
+async def put(context: SimulatorContext, port: stream.Interface, payloads: Iterable[Any], pauses: Iterator[int] = AT_ONCE) -> None:
     """Send payloads into a stream, each after a pause."""
     for payload, pause in zip(payloads, pauses, strict=False):
         for _ in range(pause):
@@ -72,7 +73,7 @@ async def put(context: SimulatorContext, port: stream.Interface, payloads: Itera
         context.set(port.valid, 0)
 
 
-async def take(context: SimulatorContext, port: stream.Interface, count: int, pauses: Iterator[int] = repeat(0)) -> list[Any]:
+async def take(context: SimulatorContext, port: stream.Interface, count: int, pauses: Iterator[int] = AT_ONCE) -> list[Any]:
     """Take so many payloads from a stream, each after a pause."""
     payloads = []
     for pause in islice(pauses, int(count)):

@@ -2,7 +2,6 @@
 
 from amaranth.back import verilog as back
 from amaranth.hdl import Value
-from amaranth.lib import wiring
 
 from hw.arch import Arch
 from hw.gateware.datapath import Datapath

@@ -61,7 +61,6 @@ NETS = {
     "a layer called x": nn.Sequential(nn.Flatten(), nn.ModuleDict({"x": nn.Linear(24, 3)})["x"]),
     "plain Python": Blocks(),
     "functional": Written(lambda net, x: net.last(torch.relu(net.square(functional.relu(flat(net, x)))).relu())),
-    "functional dropout": Written(lambda net, x: net.last(functional.dropout(flat(net, x), 0.5, training=net.training))),
     "keywords": Written(lambda net, x: net.last(input=torch.relu(input=net.first(input=torch.flatten(x, start_dim=1))))),
     "one rectifier twice": Written(lambda net, x: net.last(net.relu(net.square(net.relu(flat(net, x)))))),
     "a rectifier and a function": Written(lambda net, x: net.last(torch.relu(net.square(net.relu(flat(net, x)))))),
@@ -97,13 +96,16 @@ def test_images_may_have_one_to_three_axes(shape: tuple[int, ...]) -> None:
     assert_traced(nn.Sequential(nn.Flatten(), nn.Linear(24, 5)), *shape)
 
 
+def test_a_layer_is_a_network_too() -> None:
+    assert_traced(nn.Linear(24, 5), 24)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("modes", [None, ((4, 3), (2, 12))], ids=["modes found", "modes given"])
 def test_tensorized_layers_are_contractions_of_their_cores(name: str, modes: tuple | None) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(24, 12), nn.ReLU(), nn.Linear(12, 6, bias=False))
-    form = Form(name, 2, *(modes or (None, None)))
-    net = tensorize(net, {"1": form, "3": Form(name, 2)})
+    net = tensorize(net, {"1": Form(name, 2, *(modes or ())), "3": Form(name, 2)})
     assert_traced(net, 4, 6)
     graph = trace(net, torch.zeros(1, 4, 6))
     assert graph.parameters == sum(parameter.numel() for parameter in net.parameters())
@@ -124,7 +126,8 @@ class Nested(nn.Module):
 ODD = {
     "an unknown layer": (Nested(nn.Sigmoid()), r"body\.2: Sigmoid has no counterpart"),
     "a function in a block": (nn.Sequential(nn.Flatten(), Written(lambda net, x: net.first(x).tanh())), r"1.*tanh has no counterpart"),
-    "a convolution": (nn.Conv2d(2, 3, 3), "Conv2d has no counterpart"),
+    "a convolution": (nn.Sequential(nn.Conv2d(2, 3, 3)), r"0: Conv2d has no counterpart"),
+    "dropout that never ends": (Written(lambda net, x: functional.dropout(flat(net, x))), "dropout has no counterpart"),
     "a sum": (Written(lambda net, x: operator.add(flat(net, x), flat(net, x))), "add has no counterpart"),
     "a multiple": (Written(lambda net, x: 2 * flat(net, x)), "mul has no counterpart"),
     "a list": (Written(lambda net, x: torch.cat([flat(net, x), flat(net, x)], 1)), "cat has no counterpart"),

@@ -88,10 +88,9 @@ class Datapath(wiring.Component):
                     with m.If(write_y.addr == setup.image_last):
                         m.d.sync += beat.eq(0)
                         m.next = "Fetch"
-            with m.State("Fetch"):
-                # The first instruction waits for the scores of the batch before.
-                with m.If(~sending):
-                    m.next = "Walk"
+            # The first instruction waits for the scores of the batch before.
+            with m.State("Fetch"), m.If(~sending):
+                m.next = "Walk"
             with m.State("Walk"):
                 m.d.comb += walker.i.valid.eq(1)
                 with m.If(walker.i.ready):

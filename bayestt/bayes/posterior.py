@@ -1,0 +1,27 @@
+"""What a training leaves behind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch: the mean objective, validation accuracy (0 to 1) and NLL (nats), and by bond the ranks that carry something."""
+
+    loss: float
+    accuracy: float
+    nll: float
+    ranks: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """A trained net in eval mode, the mean and deviation of its weights by name, the scales of its ranks by name, and the epochs."""
+
+    net: nn.Module
+    mean: Mapping[str, Tensor]
+    std: Mapping[str, Tensor]
+    scales: Mapping[str, Tensor]
+    history: tuple[Epoch, ...]

@@ -1,0 +1,46 @@
+"""A machine's sizes: what it does at once, how wide its addresses are, and what no machine can be."""
+
+import pytest
+
+from bayestt.ir.nest import Loop
+from hw.arch import Arch, Target
+
+
+def test_the_tile_is_images_times_lanes() -> None:
+    tile = Arch(rows=3, lanes=2, data_bits=6, acc_bits=20).tile
+    assert tile.lane == (Loop("n", 3, x=1, w=0, init=0, y=1), Loop("lane", 2, x=0, w=1, init=1, y=None))
+    assert (tile.outer, tile.reduce, tile.bits, tile.acc_bits) == ((), (), 6, 20)
+
+
+@pytest.mark.parametrize(("depth", "bits"), [(1, 1), (2, 1), (256, 8), (257, 9)])
+def test_addresses_reach_the_end_of_the_deepest_memory(depth: int, bits: int) -> None:
+    assert Arch(data_depth=1, weight_depth=1, init_depth=1, score_depth=depth, code_depth=1).address_bits == bits
+
+
+def test_words_come_in_chunks_of_32_bits() -> None:
+    arch = Arch(lanes=4, weight_bits=8, acc_bits=32)
+    assert [arch.chunks(target) for target in (Target.NOTE, Target.WEIGHTS, Target.INITS)] == [1, 1, 4]
+    assert arch.chunks(Target.CODE) == -(-arch.instruction.size // 32)
+    assert Arch(lanes=5, weight_bits=7).chunks(Target.WEIGHTS) == 2
+
+
+@pytest.mark.parametrize("field", ["rows", "lanes", "loops", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"])
+def test_a_machine_has_at_least_one_of_everything(field: str) -> None:
+    with pytest.raises(ValueError, match=rf"Arch\.{field} is 0, expected at least 1"):
+        Arch(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data_bits": 1}, r"data_bits is 1, expected 2 to 32"),
+        ({"weight_bits": 33}, r"weight_bits is 33, expected 2 to 32"),
+        ({"acc_bits": 7}, r"acc_bits is 7, expected 8 to 32"),
+        ({"acc_bits": 33}, r"acc_bits is 33, expected 8 to 32"),
+        ({"extent_bits": 0}, r"extent_bits is 0, expected 1 to 24"),
+        ({"data_depth": (1 << 24) + 1}, r"address_bits is 25, expected 1 to 24"),
+    ],
+)
+def test_widths_out_of_range_are_refused(fields: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Arch(**fields)

@@ -1,0 +1,123 @@
+"""Assembling: every nest becomes instructions that walk as it does, and what does not fit is said."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from schedules import cases, steps
+
+from bayestt.ir.nest import Loop, Nest
+from bayestt.ir.schedule import Layout, Schedule
+from hw.arch import STREAMS, Arch
+from hw.assemble import assemble, instructions
+from hw.emulate import walk
+
+ARCH = Arch(rows=2, lanes=2, loops=3)
+IMAGES = Loop("n", 2, x=1, y=1)
+LANE = Loop("i", 2, w=1, init=1, y=2)
+NEST = Nest(
+    (Loop("a", 3, x=8, y=12), Loop("b", 3, x=24, y=4)), (Loop("j", 4, x=2, w=2),), (IMAGES, LANE), 0, 0, 0, 0, 3, True, name="first"
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases())
+def test_instructions_walk_as_their_nest_does(case: tuple[Arch, Schedule, np.ndarray]) -> None:
+    arch, schedule, _ = case
+    for nest in schedule.nests:
+        walks = [walk(arch.instruction.from_bits(word), arch) for word in instructions(nest, arch)]
+        walked = [np.stack([addresses[stream].ravel() for stream in STREAMS], axis=1) for addresses in walks]
+        assert np.concatenate(walked).tolist() == [list(step[:4]) for step in steps(nest, arch)]
+        assert {addresses["x"].shape[1] for addresses in walks} == {np.prod([loop.extent for loop in nest.reduce])}
+
+
+def test_the_fields_of_an_instruction() -> None:
+    (word,) = instructions(NEST, ARCH)
+    instruction = ARCH.instruction.from_bits(word)
+    found = {name: instruction[name] for name in ("x", "w", "init", "y", "reduce", "lanes", "lane_y", "shift", "relu", "saturate", "final")}
+    flags = {"shift": 3, "relu": 1, "saturate": 1, "final": 0}
+    assert found == {"x": 0, "w": 0, "init": 0, "y": 0, "reduce": 1, "lanes": 2, "lane_y": 1, **flags}
+    back = 1 << ARCH.address_bits
+    levels = [{name: loop[name] for name in ("steps", *STREAMS)} for loop in instruction.loops]
+    # j steps to the next element; b takes back the three steps of j; a takes back those of j and the two of b.
+    assert levels == [
+        {"steps": 3, "x": 1, "w": 1, "init": 0, "y": 0},
+        {"steps": 2, "x": 12 - 3, "w": back - 3, "init": 0, "y": 2},
+        {"steps": 2, "x": back + 4 - 24 - 3, "w": back - 3, "init": 0, "y": 6 - 4},
+    ]
+
+
+def test_loops_that_go_on_where_the_inner_one_ends_are_one() -> None:
+    loops = (Loop("a", 3, x=8, y=16), Loop("once", 1, x=6), Loop("b", 4, x=2, y=4))
+    merged = replace(NEST, outer=loops, reduce=())
+    instruction = ARCH.instruction.from_bits(*instructions(merged, ARCH))
+    assert [loop.steps for loop in instruction.loops] == [11, 0, 0]
+    assert instruction.reduce == 0
+
+
+def test_loops_that_find_no_level_are_unrolled() -> None:
+    loops = tuple(Loop(f"o{k}", 2, x=2 * 3**k, y=4 * 2**k) for k in range(4))
+    nest = replace(NEST, outer=loops)
+    assert len(instructions(nest, ARCH)) == 4
+    assert len(instructions(nest, replace(ARCH, loops=1))) == 16
+    assert len(instructions(nest, replace(ARCH, loops=5))) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data_depth": 41}, "42 words of data memory and the Arch has 41: raise Arch.data_depth to 42"),
+        ({"weight_depth": 3}, "4 words of weight memory and the Arch has 3: raise Arch.weight_depth to 4"),
+        ({"init_depth": 1}, "2 words of init memory and the Arch has 1: raise Arch.init_depth to 2"),
+        ({"score_depth": 17}, "18 words of score memory and the Arch has 17: raise Arch.score_depth to 18"),
+        ({"code_depth": 1}, "2 words of code memory and the Arch has 1: raise Arch.code_depth to 2"),
+        ({"weight_bits": 4}, "weights go from -9 to -9, expected -8 to 7"),
+        ({"acc_bits": 31}, "nest 'first' has accumulator bits 32, expected 31"),
+        ({"data_bits": 7}, "nest 'first' has result bits 8, expected 7"),
+        ({"rows": 4}, "runs 2 images at once, expected 4: lower the graph with Arch.tile"),
+        ({"lanes": 1}, "nest 'first' has lanes 2, expected 1"),
+        ({"lanes": 3}, "8 weights do not fill words of 3: lower the graph with Arch.tile"),
+        ({"extent_bits": 1}, "nest 'first' loops 3 times over 'a', expected at most 2: raise Arch.extent_bits"),
+    ],
+)
+def test_a_machine_that_a_schedule_was_not_made_for_is_refused(fields: dict, message: str) -> None:
+    assemble(_schedule(), ARCH)
+    with pytest.raises(ValueError, match=message):
+        assemble(_schedule(), replace(ARCH, **fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"reduce": tuple(Loop(f"j{k}", 2, x=2 * k) for k in range(4))}, "sums over 4 loops, expected at most 3: raise Arch.loops"),
+        ({"lane": (Loop("n", 2, x=2, y=1), LANE)}, r"strides of images \(2, 0, 0, 1\), expected \(1, 0, 0, 1\)"),
+        ({"lane": (IMAGES, Loop("i", 2, w=2, init=1, y=2))}, r"strides of lanes \(0, 2, 1\), expected \(0, 1, 1\)"),
+        ({"lane": (IMAGES, LANE, LANE)}, "more lane loops"),
+        ({"lane": (LANE,)}, "strides of images"),
+        ({"bits": 32}, "result bits 32, expected 8"),
+        ({"x": 1}, "moves x by 1, not by words of 2"),
+        ({"reduce": (Loop("j", 2, w=1),)}, "moves w by 1, not by words of 2"),
+        ({"x": 14}, "moves x from 14 to 85, expected 0 to 83: its schedule is not legal"),
+        ({"w": -2}, "moves w from -2 to 5, expected 0 to 7"),
+        ({"init": 4}, "moves init from 4 to 5, expected 0 to 3"),
+        ({"y": 50}, "moves y from 50 to 85, expected 0 to 83"),
+    ],
+)
+def test_a_nest_that_the_machine_cannot_run_is_refused(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        assemble(_schedule(replace(NEST, **fields)), ARCH)
+
+
+def test_a_tensor_that_does_not_lie_with_its_images_in_a_word_is_refused() -> None:
+    schedule = _schedule()
+    other = replace(schedule, layout={**schedule.layout, "x": Layout(0, ("n", "f"), (2, 3), (3, 1))})
+    with pytest.raises(ValueError, match="tensor 'x' does not lie with 2 images in a word"):
+        assemble(other, ARCH)
+
+
+def _schedule(nest: Nest = NEST) -> Schedule:
+    """A schedule of a nest, and one that writes scores, just large enough for both."""
+    layout = {"x": Layout(0, ("n", "f"), (2, 18), (1, 2)), "y": Layout(0, ("n", "s"), (2, 18), (1, 2))}
+    last = replace(NEST, bits=32, final=True, name="last")
+    return Schedule((nest, last), layout, 2, "x", "y", np.full(8, -9), np.zeros(4, np.int64), 84, 36)

@@ -1,0 +1,146 @@
+"""The datapath at its ports: streams that keep their promises, programs one after another, a count of its cycles."""
+
+import numpy as np
+from amaranth.sim import Simulator, SimulatorContext
+
+from bayestt.ir.nest import Loop, Nest
+from bayestt.ir.schedule import Layout, Schedule
+from hw.arch import Arch
+from hw.assemble import assemble
+from hw.cycles import cycles, instruction_cycles
+from hw.emulate import emulate
+from hw.gateware.datapath import Datapath
+from hw.program import Program
+from hw.simulate import put, simulate, take
+
+ARCH = Arch(rows=2, lanes=2, loops=3, data_depth=64, weight_depth=32, init_depth=8, score_depth=16, code_depth=4)
+FEATURES, HIDDEN, SCORES = 5, 4, 6
+
+
+def two_layers(seed: int, final_shift: int = 0) -> Program:
+    """A dense layer with a rectifier, and a dense layer that gives scores."""
+    random = np.random.default_rng(seed)
+    x, hidden, y = 0, 2 * FEATURES, 0
+    images = Loop("n", 2, x=1, y=1)
+    lane = Loop("lane", 2, w=1, init=1, y=2)
+    first = Nest(
+        (Loop("i", HIDDEN // 2, w=2 * FEATURES, init=2, y=4),), (Loop("j", FEATURES, x=2, w=2),), (images, lane), x, 0, 0, hidden, 7, True
+    )
+    second = Nest(
+        (Loop("i", SCORES // 2, w=2 * HIDDEN, init=2, y=4),),
+        (Loop("j", HIDDEN, x=2, w=2),),
+        (images, lane),
+        hidden,
+        FEATURES * HIDDEN,
+        HIDDEN,
+        y,
+        final_shift,
+        bits=32,
+        final=True,
+    )
+    layout = {"x": Layout(0, ("n", "j"), (2, FEATURES), (1, 2)), "y": Layout(0, ("n", "i"), (2, SCORES), (1, 2))}
+    weights = random.integers(-128, 128, FEATURES * HIDDEN + HIDDEN * SCORES)
+    inits = random.integers(-2000, 2000, HIDDEN + SCORES)
+    return assemble(Schedule((first, second), layout, 2, "x", "y", weights, inits, hidden + 2 * HIDDEN, 2 * SCORES), ARCH)
+
+
+def test_cycles_by_hand() -> None:
+    program = two_layers(0)
+    first, second = program.instructions
+    # fetch and start, one cycle a step, two lanes of the last tile, seven stages from the operands' addresses to the last write
+    assert instruction_cycles(first) == 2 + 2 * FEATURES + 2 + 7
+    assert instruction_cycles(second) == 2 + 3 * HIDDEN + 2 + 7
+    run = 21 + 23
+    assert cycles(program) == FEATURES + run + SCORES + 1
+    assert cycles(program, 3) == FEATURES + run + 2 * (SCORES + run) + SCORES + 1
+    assert simulate(program, np.zeros((5, FEATURES), np.int64)).cycles == (FEATURES + run + SCORES + 1, SCORES + run, SCORES + run)
+
+
+def test_a_reduction_shorter_than_the_lanes_waits_for_the_drain() -> None:
+    arch = Arch(rows=1, lanes=4, loops=1)
+    tiles = 10
+    nest = Nest((Loop("i", tiles, y=4),), (), (Loop("n", 1, x=1, y=1), Loop("lane", 4, w=1, init=1, y=1)), 0, 0, 0, 0, bits=32, final=True)
+    layout = {"x": Layout(0, ("n", "j"), (1, 1), (1, 1)), "y": Layout(0, ("n", "i"), (1, 40), (1, 1))}
+    schedule = Schedule((nest,), layout, 1, "x", "y", np.arange(4), np.zeros(4, np.int64), 1, 40)
+    program = assemble(schedule, arch)
+    assert instruction_cycles(program.instructions[0]) == 2 + 1 + (tiles - 1) * 4 + 4 + 7
+    simulation = simulate(program, np.array([[3]]))
+    assert simulation.y.tolist() == [[0, 3, 6, 9] * tiles]
+    assert simulation.cycles == (cycles(program),)
+
+
+def test_a_score_stays_until_it_is_taken_and_the_next_batch_comes_in_meanwhile() -> None:
+    program = two_layers(1)
+    x = np.random.default_rng(1).integers(-128, 128, (4, FEATURES))
+    machine = Datapath(ARCH)
+    seen = []
+
+    async def host(context: SimulatorContext) -> None:
+        await put(context, machine.load, program.encode().tolist())
+        for batch in (x[:2], x[2:]):
+            await put(context, machine.image, batch.T.tolist())
+
+    async def reader(context: SimulatorContext) -> None:
+        await context.tick().until(machine.score.valid)
+        held = [list(context.get(machine.score.payload))]
+        for _ in range(100):
+            await context.tick()
+            assert context.get(machine.score.valid)
+            held.append(list(context.get(machine.score.payload)))
+        assert held == held[:1] * 101
+        # The second batch is in, but may not run before these scores have left: nothing more is taken.
+        assert not context.get(machine.image.ready)
+        seen.extend(list(payload) for payload in await take(context, machine.score, 2 * SCORES))
+        await context.tick().repeat(3)
+        assert not context.get(machine.busy)
+        assert not context.get(machine.score.valid)
+
+    _run(machine, host, reader)
+    assert np.reshape(seen, (2, SCORES, 2)).transpose(0, 2, 1).reshape(4, SCORES).tolist() == emulate(program, x).tolist()
+
+
+def test_a_machine_takes_images_only_with_a_program_and_programs_one_after_another() -> None:
+    programs = [two_layers(2), two_layers(3)]
+    x = np.random.default_rng(2).integers(-128, 128, (2, FEATURES))
+    machine = Datapath(ARCH)
+
+    async def bench(context: SimulatorContext) -> None:
+        context.set(machine.image.valid, 1)
+        for _ in range(10):
+            await context.tick()
+            assert not context.get(machine.image.ready)
+            assert not context.get(machine.busy)
+        context.set(machine.image.valid, 0)
+        for program in programs:
+            before = context.get(machine.cycles)
+            await put(context, machine.load, program.encode().tolist())
+            assert context.get(machine.cycles) == before
+            await put(context, machine.image, x.T.tolist())
+            assert context.get(machine.busy)
+            taken = [list(payload) for payload in await take(context, machine.score, SCORES)]
+            assert np.transpose(taken).tolist() == emulate(program, x).tolist()
+            assert context.get(machine.cycles) == before + cycles(program)
+
+    _run(machine, bench)
+
+
+def test_half_a_program_is_no_program() -> None:
+    old, new = two_layers(4), two_layers(5)
+    machine = Datapath(ARCH)
+
+    async def bench(context: SimulatorContext) -> None:
+        await put(context, machine.load, old.encode().tolist())
+        assert context.get(machine.image.ready)
+        await put(context, machine.load, new.encode().tolist()[:-5])
+        assert not context.get(machine.image.ready)
+
+    _run(machine, bench)
+
+
+def _run(machine: Datapath, *benches) -> None:
+    """Simulate a machine under testbenches."""
+    simulator = Simulator(machine)
+    simulator.add_clock(1e-6)
+    for bench in benches:
+        simulator.add_testbench(bench)
+    simulator.run()

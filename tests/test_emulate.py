@@ -1,0 +1,72 @@
+"""The emulator against the meaning of nests and of graphs, bit for bit."""
+
+import numpy as np
+import pytest
+from graphs import extremes, features, float_graphs, images
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from schedules import cases
+
+from bayestt.ir.fold import fold
+from bayestt.ir.graph import Graph
+from bayestt.ir.interpret import interpret
+from bayestt.ir.lower import lower
+from bayestt.ir.nest import Loop, Nest
+from bayestt.ir.quantize import quantize
+from bayestt.ir.schedule import Layout, Schedule, execute
+from hw.arch import Arch
+from hw.assemble import assemble
+from hw.emulate import IMAGES, emulate
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases(most_nests=5))
+def test_a_program_computes_what_its_schedule_means(case: tuple[Arch, Schedule, np.ndarray]) -> None:
+    arch, schedule, x = case
+    assert (emulate(assemble(schedule, arch), x) == execute(schedule, x)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(graph=float_graphs(), rows=st.integers(1, 3), lanes=st.sampled_from([1, 3, 4]), extreme=st.booleans(), seed=st.integers(0, 99))
+def test_a_program_computes_what_its_graph_means(graph: Graph, rows: int, lanes: int, extreme: bool, seed: int) -> None:
+    integer = quantize(fold(graph), np.random.default_rng(seed).normal(size=(20, features(graph))), 8)
+    if extreme:
+        integer = extremes(integer, seed)
+    arch = Arch(rows=rows, lanes=lanes, score_depth=8192, init_depth=8192)
+    x = images(integer, 4, seed, extreme)
+    assert (emulate(assemble(lower(integer, arch.tile), arch), x) == interpret(integer, x)).all()
+
+
+def test_more_images_than_one_pass_takes() -> None:
+    arch = Arch(rows=2, lanes=2)
+    schedule = _identity(arch, features=3)
+    x = np.random.default_rng(0).integers(-128, 128, (2 * IMAGES + 1, 3))
+    assert (emulate(assemble(schedule, arch), x) == x).all()
+
+
+def test_no_images_give_no_scores() -> None:
+    arch = Arch(rows=2, lanes=2)
+    assert emulate(assemble(_identity(arch, features=3), arch), np.zeros((0, 3), np.int64)).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((2, 4), np.int64), "4 features, expected 3"),
+        (np.zeros((2, 3)), "float64.*expected integers"),
+        (np.full((2, 3), 128), "128, expected -128 to 127"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(x: np.ndarray, message: str) -> None:
+    arch = Arch(rows=2, lanes=2)
+    with pytest.raises(ValueError, match=message):
+        emulate(assemble(_identity(arch, features=3), arch), x)
+
+
+def _identity(arch: Arch, features: int) -> Schedule:
+    """The schedule that gives every feature as a score."""
+    loop = Loop("f", features, x=arch.rows, y=arch.rows)
+    nest = Nest((loop,), (), (Loop("n", arch.rows, x=1, y=1),), 0, 0, 0, 0, bits=arch.acc_bits, final=True)
+    layout = Layout(0, ("n", "f"), (arch.rows, features), (1, arch.rows))
+    ones, zeros = np.ones(arch.lanes, np.int64), np.zeros(arch.lanes, np.int64)
+    return Schedule((nest,), {"x": layout, "y": layout}, arch.rows, "x", "y", ones, zeros, features * arch.rows, features * arch.rows)

@@ -1,0 +1,63 @@
+"""hw/README.md against the code: fields, widths, depths, sections, files and formulas are what they say."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from amaranth.lib import data
+
+import hw.gateware.datapath
+from hw.arch import Arch, Target
+from hw.cycles import instruction_cycles
+
+ROOM = Path(hw.gateware.datapath.__file__).parent.parent
+TEXT = (ROOM / "README.md").read_text()
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the first table under a heading, or with that first column."""
+    lines = TEXT[TEXT.index(heading) :].splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("| --- "))
+    body = []
+    for line in lines[first + 1 :]:
+        if not line.startswith("|"):
+            break
+        body.append([cell.strip() for cell in line.strip("|").split("|")])
+    return body
+
+
+def test_the_instruction_table_is_the_layout() -> None:
+    expected = []
+    for name, field in Arch().instruction:
+        if isinstance(field.shape, data.ArrayLayout):
+            expected += [(f"`{name}.{inner}`", str(member.width)) for inner, member in field.shape.elem_shape]
+        else:
+            expected.append((f"`{name}`", str(field.width)))
+    assert [(field, bits) for field, bits, _ in table("## The instruction word")] == expected
+
+
+def test_the_memory_table_has_the_default_depths() -> None:
+    fields = {"code": "code_depth", "weights": "weight_depth", "inits": "init_depth", "data": "data_depth", "scores": "score_depth"}
+    assert {name: int(depth) for name, _, depth, _ in table("## Memories")} == {name: getattr(Arch(), fields[name]) for name in fields}
+
+
+def test_the_section_table_has_every_target_and_the_setup_its_fields() -> None:
+    rows = table("| target |")
+    assert [(int(number), text.split(":")[0]) for number, text in rows] == [(target.value, target.name.lower()) for target in Target]
+    setup = rows[Target.SETUP.value][1]
+    assert re.findall(r"`(\w+_(?:first|last))`", setup) == [name for name, _ in Arch().setup]
+
+
+def test_the_file_table_has_every_file() -> None:
+    found = {path.name for path in ROOM.iterdir() if path.suffix == ".py" and path.name != "__init__.py"} | {"gateware/"}
+    assert {name.strip("`") for name, _ in table("## Files")} == found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_formula_is_the_function(seed: int) -> None:
+    formula = next(line for line in TEXT.splitlines() if "max(steps, lanes)" in line)
+    first, second, third, lanes = np.random.default_rng(seed).integers(1, 6, 4).tolist()
+    loops = [{"steps": extent - 1} for extent in (first, second, third)]
+    instruction = Arch(lanes=6).instruction.const({"loops": loops, "reduce": 2, "lanes": lanes})
+    assert eval(formula, {"steps": first * second, "tiles": third, "lanes": lanes, "max": max}) == instruction_cycles(instruction)

@@ -1,0 +1,64 @@
+"""The gateware against the emulator, bit for bit, and against the cycle formula, to the cycle."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from graphs import extremes, features, float_graphs, images
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from schedules import cases
+
+from bayestt.ir.fold import fold
+from bayestt.ir.graph import Graph
+from bayestt.ir.interpret import interpret
+from bayestt.ir.lower import lower
+from bayestt.ir.quantize import quantize
+from bayestt.ir.schedule import Schedule, execute
+from hw.arch import Arch
+from hw.assemble import assemble
+from hw.cycles import cycles
+from hw.emulate import emulate
+from hw.simulate import simulate
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases())
+def test_the_gateware_computes_what_the_schedule_means_in_the_cycles_of_the_formula(case: tuple[Arch, Schedule, np.ndarray]) -> None:
+    arch, schedule, x = case
+    program = assemble(schedule, arch)
+    simulation = simulate(program, x)
+    assert (simulation.y == execute(schedule, x)).all()
+    assert (simulation.y == emulate(program, x)).all()
+    expected = [cycles(program, batches) for batches in range(1, len(simulation.cycles) + 1)]
+    assert np.cumsum(simulation.cycles).tolist() == expected
+
+
+@settings(max_examples=15, deadline=None)
+@given(cases(), st.integers(0, 2**32 - 1))
+def test_streams_that_stall_change_nothing(case: tuple[Arch, Schedule, np.ndarray], seed: int) -> None:
+    arch, schedule, x = case
+    program = assemble(schedule, arch)
+    simulation = simulate(program, x, stalls(seed))
+    assert (simulation.y == emulate(program, x)).all()
+    assert sum(simulation.cycles) >= cycles(program, len(simulation.cycles))
+
+
+@settings(max_examples=15, deadline=None)
+@given(graph=float_graphs(), rows=st.integers(1, 3), lanes=st.sampled_from([1, 3, 4]), extreme=st.booleans(), seed=st.integers(0, 99))
+def test_the_gateware_computes_what_the_graph_means(graph: Graph, rows: int, lanes: int, extreme: bool, seed: int) -> None:
+    integer = quantize(fold(graph), np.random.default_rng(seed).normal(size=(20, features(graph))), 8)
+    if extreme:
+        integer = extremes(integer, seed)
+    arch = Arch(rows=rows, lanes=lanes, score_depth=8192, init_depth=8192)
+    x = images(integer, 4, seed, extreme)
+    program = assemble(lower(integer, arch.tile), arch)
+    simulation = simulate(program, x)
+    assert (simulation.y == interpret(integer, x)).all()
+    assert sum(simulation.cycles) == cycles(program, len(simulation.cycles))
+
+
+def stalls(seed: int) -> Iterator[int]:
+    """Pauses without end: mostly none, now and then some cycles."""
+    random = np.random.default_rng(seed)
+    while True:
+        yield int(random.choice([0, 0, 0, 1, 2, 7]))

@@ -1,0 +1,54 @@
+"""The Verilog text: plain port names, a module for every component, and the same text every time."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from hw.arch import Arch
+from hw.verilog import verilog
+
+SMALL = {"data_depth": 16, "weight_depth": 16, "init_depth": 16, "score_depth": 16, "code_depth": 16}
+
+
+def test_ports_have_plain_names_and_the_widths_of_the_arch() -> None:
+    arch = Arch(rows=2, lanes=3, data_bits=6, acc_bits=20, **SMALL)
+    top = re.search(r"^module datapath\((.*?)\);(.*?)^endmodule", verilog(arch), re.DOTALL | re.MULTILINE)
+    ports = set(top[1].replace(" ", "").split(","))
+    widths = {
+        name: (direction, int(high or 0) + 1)
+        for direction, high, name in re.findall(r"^  (input|output) (?:\[(\d+):0\] )?(\w+);", top[2], re.MULTILINE)
+    }
+    streams = {
+        "load_payload": ("input", 32),
+        "load_valid": ("input", 1),
+        "load_ready": ("output", 1),
+        "image_payload": ("input", 2 * 6),
+        "image_valid": ("input", 1),
+        "image_ready": ("output", 1),
+        "score_payload": ("output", 2 * 20),
+        "score_valid": ("output", 1),
+        "score_ready": ("input", 1),
+    }
+    assert widths == {"clk": ("input", 1), "rst": ("input", 1), **streams, "busy": ("output", 1), "cycles": ("output", 32)}
+    assert ports == set(widths)
+
+
+def test_every_component_is_a_module() -> None:
+    modules = set(re.findall(r"^module \\?(\S+?) ?\(", verilog(Arch(rows=2, lanes=2, **SMALL)), re.MULTILINE))
+    assert {f"datapath.{name}" for name in ("loader", "walker", "mac", "requantize")} | {"datapath"} == modules
+
+
+def test_the_text_is_the_same_in_another_process() -> None:
+    program = f"from hw.arch import Arch; from hw.verilog import verilog; print(verilog(Arch(rows=2, lanes=2, **{SMALL})), end='')"
+    texts = {
+        subprocess.run([sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
+        for seed in ("1", "2")
+    }
+    assert texts == {verilog(Arch(rows=2, lanes=2, **SMALL))}
+
+
+@pytest.mark.parametrize("arch", [Arch(), Arch(rows=1, lanes=1, data_bits=4, weight_bits=4, acc_bits=16, loops=2, **SMALL)])
+def test_every_machine_converts(arch: Arch) -> None:
+    assert f"input [{arch.rows * arch.data_bits - 1}:0] image_payload" in verilog(arch)
