@@ -19,11 +19,12 @@ from bayestt.ir.graph import Graph, Op, verify
 
 MAGIC = b"bayestt\n"
 VERSION = 1
-HEADER = "header.json"
+HEADER, FOLDER = "header.json", "arrays/"
 
 
 def save(graph: Graph, path: str | Path) -> None:
     """Write a graph to one file; what was there before stays until the new file is complete."""
+    verify(graph)
     write_arrays(path, "graph", {"ops": [asdict(op) for op in graph.ops], "size": dict(graph.size)}, graph.consts)
 
 
@@ -45,7 +46,11 @@ def write_arrays(path: str | Path, kind: str, header: Mapping[str, Any], arrays:
     path = Path(path)
     content = {"kind": kind, "version": VERSION, "header": dict(header), "arrays": _described(arrays)}
     archive = io.BytesIO()
-    np.savez_compressed(archive, **{HEADER: np.frombuffer(json.dumps(content).encode(), np.uint8)}, **arrays)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as members:
+        members.writestr(HEADER, json.dumps(content))
+        for name, array in arrays.items():
+            with members.open(f"{FOLDER}{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
     _replace(path, MAGIC + hashlib.sha256(archive.getvalue()).digest() + archive.getvalue())
 
 
@@ -62,11 +67,11 @@ def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, 
         raise ValueError(f"{path} does not match its checksum, so it is truncated or altered: write it again")
     try:
         with np.load(io.BytesIO(archive), allow_pickle=False) as members:
-            arrays = {name: members[name] for name in members.files}
-        content = json.loads(arrays.pop(HEADER).tobytes())
+            content = json.loads(members[HEADER])
+            arrays = {name.removeprefix(FOLDER): members[name] for name in members.files if name != HEADER}
         what = f"a {content['kind']} file of version {content['version']}"
         sound = content["arrays"] == _described(arrays) and isinstance(content["header"], dict)
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as fault:
+    except Exception as fault:  # whatever a foreign file makes the readers of zip, npy and JSON raise
         raise ValueError(f"{path} holds something else than bayestt's arrays ({fault}): give one that bayestt wrote") from fault
     if what != (expected := f"a {kind} file of version {VERSION}"):
         raise ValueError(f"{path} is {what}, expected {expected}: give another file, or write it again")
@@ -83,6 +88,8 @@ def _replace(path: Path, content: bytes) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = file.name
             file.write(content)
+        os.umask(mask := os.umask(0))
+        os.chmod(temporary, 0o666 & ~mask)  # a temporary file is its owner's alone
         os.replace(temporary, path)
     except OSError as fault:
         why = "the disk is full" if fault.errno == errno.ENOSPC else fault.strerror

@@ -1,6 +1,6 @@
 """A program: what the machine loads, as a value, as a stream of words, and as a file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from zlib import crc32
@@ -37,12 +37,10 @@ class Program:
         check_fits("code", len(self.code), arch.code_depth, "code_depth")
         check_fits("weight", len(self.weights), arch.weight_depth, "weight_depth")
         check_fits("init", len(self.inits), arch.init_depth, "init_depth")
-        if max(self.code, default=0) >> arch.instruction.size:
-            raise ValueError(
-                f"there are code words of {max(self.code).bit_length()} bits, expected {arch.instruction.size}: assemble them for this Arch"
-            )
         check_fits("data", int(self.image.max()) + 1, arch.data_depth, "data_depth")
         check_fits("score", int(self.score.max()) + 1, arch.score_depth, "score_depth")
+        if (bits := max(self.code).bit_length()) > arch.instruction.size:
+            raise ValueError(f"there are code words of {bits} bits, expected {arch.instruction.size}: assemble them for this Arch")
         for name, words, bits in (("weights", self.weights, arch.weight_bits), ("inits", self.inits, arch.acc_bits)):
             if words.ndim != 2 or words.shape[1] != arch.lanes:
                 raise ValueError(f"the {name} have shape {words.shape}, expected (words, {arch.lanes}): pack them for Arch.tile")
@@ -74,15 +72,16 @@ class Program:
         say what only software needs: magic, version, Arch and the places of features and scores; at the end a checksum.
         """
         arch = self.arch
-        places = [len(self.image), *self.image, len(self.score), *self.score]
-        sections = {
-            Target.CODE: _split(self.code, arch.chunks(Target.CODE)),
-            Target.WEIGHTS: _packed(self.weights, arch.weight_bits, arch.chunks(Target.WEIGHTS)),
-            Target.INITS: _packed(self.inits, arch.acc_bits, arch.chunks(Target.INITS)),
-            Target.SETUP: _split([self.setup.as_bits()], arch.chunks(Target.SETUP)),
-        }
-        note = _section(Target.NOTE, np.array([[word] for word in [MAGIC, VERSION, *asdict(arch).values(), *places]], np.uint32))
-        words = np.concatenate([note, *(_section(target, chunks) for target, chunks in sections.items()), _heading(Target.NOTE, 1)])
+        places = [len(self.image), *self.image.tolist(), len(self.score), *self.score.tolist()]
+        sections = [
+            (Target.NOTE, _split([MAGIC, VERSION, *asdict(arch).values(), *places], 1)),
+            (Target.CODE, _split(self.code, arch.chunks(Target.CODE))),
+            (Target.WEIGHTS, _packed(self.weights, arch.weight_bits, arch.chunks(Target.WEIGHTS))),
+            (Target.INITS, _packed(self.inits, arch.acc_bits, arch.chunks(Target.INITS))),
+            (Target.SETUP, _split([self.setup.as_bits()], arch.chunks(Target.SETUP))),
+        ]
+        parts = [part for target, chunks in sections for part in (_heading(target, len(chunks)), chunks.ravel())]
+        words = np.concatenate([*parts, _heading(Target.NOTE, 1)])
         return np.append(words, np.uint32(crc32(words.tobytes())))
 
     @classmethod
@@ -168,11 +167,6 @@ def _check_words(words: np.ndarray, arch: Arch) -> None:
         raise ValueError(f"the program is for an Arch with {others}, expected {ours}: assemble it for this Arch")
 
 
-def _section(target: Target, chunks: np.ndarray) -> np.ndarray:
-    """A section of the stream: heading and chunks."""
-    return np.concatenate([_heading(target, len(chunks)), chunks.ravel()])
-
-
 def _heading(target: Target, count: int) -> np.ndarray:
     """What a section begins with: target and start address, word count."""
     return np.array([target.value, count], np.uint32)
@@ -187,7 +181,7 @@ def _sections(words: np.ndarray, arch: Arch) -> Iterator[tuple[Target, np.ndarra
         words = words[2 + length :]
 
 
-def _split(words: tuple[int, ...] | list[int], chunks: int) -> np.ndarray:
+def _split(words: Sequence[int], chunks: int) -> np.ndarray:
     """Words given as integers, each as 32-bit chunks, the least significant first."""
     return np.frombuffer(b"".join(word.to_bytes(4 * chunks, "little") for word in words), "<u4").reshape(-1, chunks)
 

@@ -16,9 +16,11 @@ from hw.gateware.datapath import Datapath
 from hw.program import Program, check_images
 
 AT_ONCE = repeat(0)
+"""No pauses."""
+
 CLOCK_S = 1e-6
-STRIDE = 1000
-"""Clock cycles from one look at the progress bar to the next."""
+GLANCE_CYCLES = 200
+"""From one look at the progress bar to the next."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ def simulate(program: Program, x: np.ndarray, pauses: Iterator[int] = AT_ONCE) -
     simulator.add_testbench(reader)
     with tqdm(total=len(words) + cycles(program, len(groups)), desc="simulate", unit=" cycles", delay=3, leave=False) as bar:
         while len(scores) < len(groups):
-            simulator.run_until((bar.n + STRIDE) * CLOCK_S)
-            bar.update(STRIDE)
+            simulator.run_until((bar.n + GLANCE_CYCLES) * CLOCK_S)
+            bar.update(GLANCE_CYCLES)
     y = np.concatenate(scores or [np.zeros((0, len(program.score)), np.int64)])
     return Simulation(y, tuple(np.diff(ends).tolist()))
 

@@ -25,7 +25,7 @@ def arches(draw: st.DrawFn) -> Arch:
         data_depth=2048,
         weight_depth=256,
         init_depth=256,
-        score_depth=256,
+        score_depth=1024,
         code_depth=512,
     )
 
@@ -37,14 +37,17 @@ def schedules(draw: st.DrawFn, arch: Arch, most_nests: int = 3) -> Schedule:
     extreme = draw(st.booleans())
     count = draw(st.integers(1, most_nests))
     image = (int(random.integers(1, 5)), int(random.integers(1, 5)))
-    written = _Written([(0, image[0] * image[1])])
+    image_at, scores_at = random.integers(0, 3, 2).tolist()
+    written = _Written([(image_at, image_at + image[0] * image[1])], scores=scores_at)
     nests = [_nest(arch, random, written, number == count - 1) for number in range(count)]
     weights = _numbers(random, arch.weight_bits, (written.weights, arch.lanes), extreme)
     inits = _numbers(random, arch.acc_bits, (written.inits, arch.lanes), extreme)
-    rows = arch.rows
+    rows, scores = arch.rows, written.scores - scores_at
+    forward = Layout(scores_at * rows, ("n", "s"), (rows, scores), (1, rows))
+    backward = Layout((written.scores - 1) * rows, ("n", "s"), (rows, scores), (1, -rows))
     layout = {
-        "x": Layout(0, ("n", "a", "b"), (rows, *image), (1, rows, rows * image[0])),
-        "y": Layout(0, ("n", "s"), (rows, written.scores), (1, rows)),
+        "x": Layout(image_at * rows, ("n", "a", "b"), (rows, *image), (1, rows, rows * image[0])),
+        "y": forward if random.integers(2) else backward,
     }
     sizes = (max(end for _, end in written.data) * rows, written.scores * rows)
     return Schedule(tuple(nests), layout, rows, "x", "y", weights.ravel(), inits.ravel(), *sizes)
@@ -79,9 +82,9 @@ class _Written:
     """What nests have written or will read so far: regions of data words, words of weights, inits and scores."""
 
     data: list[tuple[int, int]]
+    scores: int
     weights: int = 1
     inits: int = 1
-    scores: int = 0
 
 
 def _nest(arch: Arch, random: np.random.Generator, written: _Written, final: bool) -> Nest:

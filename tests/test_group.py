@@ -64,7 +64,7 @@ def test_a_finer_bias_scales_the_weights() -> None:
 def test_two_activations_are_weighed_to_align() -> None:
     text = "x INPUT n h @ 8/4\na ROUND n h < x @ 8/4\nb ROUND n h < x @ 8/1 >> 3\nz ADD n h < b a @ 32/4"
     *_, group = groups(verify(written(text, h=3)))
-    assert (group.x, group.x_axes, group.weights.tolist(), group.weight_axes) == (("b", "a"), ("n", "h", "term"), [8, 1], ("term",))
+    assert (group.x, group.x_axes, group.weights.tolist(), group.weight_axes) == (("b", "a"), ("n", "h", "+"), [8, 1], ("+",))
 
 
 @settings(max_examples=80, deadline=None)

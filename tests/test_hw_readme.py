@@ -8,8 +8,11 @@ import pytest
 from amaranth.lib import data
 
 import hw.gateware.datapath
+from bayestt.algebra.fixed import Fixed
+from bayestt.ir.graph import Graph, Op, verify
 from hw.arch import Arch, Target
-from hw.cycles import instruction_cycles
+from hw.cycles import cycles, instruction_cycles
+from hw.program import Program
 
 ROOM = Path(hw.gateware.datapath.__file__).parent.parent
 TEXT = (ROOM / "README.md").read_text()
@@ -61,3 +64,34 @@ def test_the_formula_is_the_function(seed: int) -> None:
     loops = [{"steps": extent - 1} for extent in (first, second, third)]
     instruction = Arch(lanes=6).instruction.const({"loops": loops, "reduce": 2, "lanes": lanes})
     assert eval(formula, {"steps": first * second, "tiles": third, "lanes": lanes, "max": max}) == instruction_cycles(instruction)
+
+
+@pytest.mark.parametrize(("fill", "send"), [(3, 5), (5, 3)])
+def test_the_formulas_of_a_batch_are_the_function(fill: int, send: int) -> None:
+    arch = Arch(rows=1, lanes=1)
+    words = np.zeros((1, 1), np.int64)
+    program = Program(arch, (0, 0, 0), words, words, np.arange(fill), np.arange(send))
+    first, further = (line for line in TEXT.splitlines() if "+ sum of instructions" in line)
+    values = {"fill": fill, "send": send, "run": sum(map(instruction_cycles, program.instructions)), "max": max}
+    alone, more = (eval(line.replace("sum of instructions", "run"), dict(values)) for line in (first, further))
+    assert [cycles(program, batches) for batches in (1, 2, 5)] == [alone, alone + more, alone + 4 * more]
+
+
+def test_the_code_runs_and_its_three_readers_agree() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    eight, wide = Fixed(8, 0), Fixed(32, 0)
+    ops = (
+        Op("x", "INPUT", ("n", "j"), format=eight),
+        Op("core", "CONST", ("j", "i"), format=eight),
+        Op("y", "CONTRACT", ("n", "i"), ("x", "core"), wide),
+    )
+    core = np.random.default_rng(0).integers(-128, 128, (5, 3))
+    names = {"graph": verify(Graph(ops, {"j": 5, "i": 3}, {"core": core})), "arch": Arch(rows=2, lanes=2), "x": np.arange(15).reshape(3, 5)}
+    imports = ("bayestt.ir.lower", "hw.assemble", "hw.emulate", "hw.simulate", "hw.verilog")
+    lines = [f"from {module} import {module.rsplit('.')[-1]}" for module in imports]
+    results = [f"results.append({line.split('#')[0].strip()})" if " = " not in line else line for line in block.strip().splitlines()]
+    names["results"] = []
+    exec("\n".join(lines + results), names)
+    emulated, simulated, text = names["results"]
+    assert emulated.tolist() == simulated.tolist() == (names["x"] @ core).tolist()
+    assert "module datapath(" in text

@@ -114,10 +114,16 @@ def test_many_images_are_as_each_alone(count: int) -> None:
     assert interpret(graph, x[-1:]).tolist() == interpret(graph, x)[-1:].tolist()
 
 
-def test_a_watcher_sees_every_op_of_every_batch() -> None:
+def test_a_tap_sees_every_op_of_every_batch_and_may_change_it() -> None:
     graph = verify(written("x INPUT n h\nw CONST h i\ny CONTRACT n i < x w", h=3, i=2))
     seen: list[tuple[str, tuple[int, ...]]] = []
-    interpret(graph, np.ones((BATCH + 1, 3)), lambda op, value: seen.append((op.name, value.shape)))
+
+    def tap(op: Op, value: np.ndarray) -> np.ndarray:
+        seen.append((op.name, value.shape))
+        return value + 1 if op.name == "y" else value
+
+    tapped = interpret(graph, np.ones((BATCH + 1, 3)), tap)
+    assert np.array_equal(tapped, interpret(graph, np.ones((BATCH + 1, 3))) + 1)
     assert seen == [(name, shape) for n in (BATCH, 1) for name, shape in (("x", (n, 3)), ("w", (3, 2)), ("y", (n, 2)))]
 
 

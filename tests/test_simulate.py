@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 from graphs import extremes, features, float_graphs, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,12 +13,14 @@ from bayestt.ir.fold import fold
 from bayestt.ir.graph import Graph
 from bayestt.ir.interpret import interpret
 from bayestt.ir.lower import lower
+from bayestt.ir.nest import Loop, Nest
 from bayestt.ir.quantize import quantize
-from bayestt.ir.schedule import Schedule, execute
+from bayestt.ir.schedule import Layout, Schedule, execute
 from hw.arch import Arch
 from hw.assemble import assemble
 from hw.cycles import cycles
 from hw.emulate import emulate
+from hw.program import Program
 from hw.simulate import simulate
 
 
@@ -55,6 +58,20 @@ def test_the_gateware_computes_what_the_graph_means(graph: Graph, rows: int, lan
     simulation = simulate(program, x)
     assert (simulation.y == interpret(integer, x)).all()
     assert sum(simulation.cycles) == cycles(program, len(simulation.cycles))
+
+
+def test_a_short_simulation_is_silent_and_images_that_do_not_fit_are_refused(capsys: pytest.CaptureFixture) -> None:
+    assert simulate(_sum_of_two(), np.array([[1, 2], [-128, -128], [127, 127]])).y.tolist() == [[3], [-256], [254]]
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(ValueError, match="the images go from -129 to 0, expected -128 to 127"):
+        simulate(_sum_of_two(), np.array([[-129, 0]]))
+
+
+def _sum_of_two() -> Program:
+    """The program that adds an image's two features."""
+    nest = Nest((), (Loop("j", 2, x=2),), (Loop("n", 2, x=1, y=1),), 0, 0, 0, 0, bits=32, final=True)
+    layout = {"x": Layout(0, ("n", "j"), (2, 2), (1, 2)), "y": Layout(0, ("n",), (2,), (1,))}
+    return assemble(Schedule((nest,), layout, 2, "x", "y", np.ones(1, np.int64), np.zeros(1, np.int64), 4, 2), Arch(rows=2, lanes=1))
 
 
 def stalls(seed: int) -> Iterator[int]:

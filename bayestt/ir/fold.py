@@ -11,9 +11,10 @@ from bayestt.ir.graph import Graph, Op, verify
 def fold(graph: Graph) -> Graph:
     """An equal graph (float) with as few operations as possible, and no more than one constant in any contraction.
 
-    1. Contractions of constants alone are computed. 2. A VIEW between two ways to split the same elements goes where both can be refined to
-    common factors (512 = 4*4*8*4 seen as 16*32): axes are split, in activations and constants alike. Where they can't (24 = 4*6 seen as
-    6*4) the VIEW stays. 3. A contraction with several cores becomes the cheapest chain of steps with one core each.
+    1. Contractions of constants alone are computed. 2. A VIEW between two ways to split the same elements goes where both can be refined
+    to common factors (512 = 4*4*8*4 seen as 16*32): axes are split, in activations and constants alike. Where they can't (24 = 4*6 seen
+    as 6*4), or where both names of an axis meet in another operation, it stays. 3. A contraction with several cores becomes the cheapest
+    chain of steps with one core each.
     """
     return verify(_pairwise(_without_views(_constants_computed(verify(graph)))))
 
@@ -36,9 +37,17 @@ def _without_views(graph: Graph) -> Graph:
     for view in [op.name for op in graph.ops[:-1] if op.kind == "VIEW"]:
         op = graph[view]
         arg = graph[op.args[0]]
-        if (pieces := _refinement(arg.axes[1:], op.axes[1:], graph.size)) is not None:
+        pieces = _refinement(arg.axes[1:], op.axes[1:], graph.size)
+        if pieces and all(_apart(graph, other, pieces[0]) for other in graph.ops if other.name != view):
             graph = _bypassed(_split(graph, *pieces), view)
     return graph
+
+
+def _apart(graph: Graph, op: Op, renamed: Mapping[str, Axes]) -> bool:
+    """Whether the axes that meet in an op are still different ones after renaming."""
+    axes = {axis for name in (op.name, *op.args) for axis in graph[name].axes}
+    made = [piece for axis in axes for piece in renamed.get(axis, (axis,))]
+    return len(set(made)) == len(made)
 
 
 def _refinement(left: Axes, right: Axes, size: Mapping[str, int]) -> tuple[dict[str, Axes], dict[str, int]] | None:

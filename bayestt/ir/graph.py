@@ -11,8 +11,8 @@ from bayestt.algebra.einsum import Axes
 from bayestt.algebra.fixed import Fixed
 
 ARITY = {"INPUT": (0, 0), "CONST": (0, 0), "CONTRACT": (1, 99), "ADD": (2, 2), "RELU": (1, 1), "ROUND": (1, 1), "VIEW": (1, 1)}
-STORED_BITS = 16
-"""Integers up to this width may be kept between operations; wider ones are accumulators, gone once they are rounded."""
+STORED_BITS, ACCUMULATOR_BITS = 16, 32
+"""Integers up to the first width may be kept between operations; sums have the second, and are gone once they are rounded."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Op:
     shift: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Graph:
     """Operations in an order in which they can run, the last one being the output; its meaning is `interpret`.
 
@@ -48,11 +48,13 @@ class Graph:
     consts: Mapping[str, np.ndarray]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", MappingProxyType(dict(self.size)))
+        object.__setattr__(self, "size", MappingProxyType({axis: int(extent) for axis, extent in self.size.items()}))
         object.__setattr__(self, "consts", MappingProxyType(dict(self.consts)))
 
     def __getitem__(self, name: str) -> Op:
-        return next(op for op in self.ops if op.name == name)
+        if found := next((op for op in self.ops if op.name == name), None):
+            return found
+        raise KeyError(f"{name!r} is no op of this graph")
 
     @property
     def input(self) -> Op:
@@ -106,7 +108,7 @@ def verify(graph: Graph) -> Graph:
     """The same graph, if it is legal; else an error that names the op and what is wrong with it."""
     if not graph.ops or graph.input.kind != "INPUT" or any(op.kind == "INPUT" for op in graph.ops[1:]):
         raise ValueError("a graph starts with its one INPUT: put it first")
-    if graph.output.kind in ("INPUT", "CONST"):
+    if graph.output.kind in ("INPUT", "CONST") or "n" not in graph.output.axes:
         raise ValueError("a graph ends with an operation on its input, and this one has none")
     seen: dict[str, Op] = {}
     for op in graph.ops:
@@ -152,6 +154,8 @@ def _axes_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
         return "its result and its operands disagree on the batch axis n"
     if (op.kind == "INPUT" or activations) and op.axes[:1] != ("n",):
         return "the batch axis n comes first"
+    if op.kind != "INPUT" and not activations and (op.kind != "CONTRACT" or graph.integer):
+        return "works on constants alone: compute the constant before"
     if op.kind == "CONTRACT":
         if len(activations) > 1:
             return f"multiplies activations {[arg.name for arg in activations]}: a contraction takes one, and constants"
@@ -196,10 +200,16 @@ def _format_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
     fracs = [arg.format.frac for arg in args]
     if op.kind == "CONTRACT" and len(args) > 2:
         return f"has {len(args) - 1} constants, an integer contraction has one: fold the float graph first"
+    if op.kind in ("CONTRACT", "ADD") and op.format.bits != ACCUMULATOR_BITS:
+        return f"sums in {op.format.bits} bits, accumulators have {ACCUMULATOR_BITS}"
+    if op.kind == "CONTRACT" and (wide := [arg.name for arg in args if arg.format.bits > STORED_BITS]):
+        return f"multiplies {wide} of {max(arg.format.bits for arg in args)} bits: {STORED_BITS} at most"
     if op.kind == "CONTRACT" and op.format.frac != sum(fracs):
         return f"a product of fractions {fracs} has {sum(fracs)} fractional bits, not {op.format.frac}"
     if op.kind == "ADD" and max(fracs) != op.format.frac:
         return f"operands with fractions {fracs} align to {max(fracs)} fractional bits, not {op.format.frac}"
+    if op.kind == "ADD" and max(fracs) - min(fracs) > STORED_BITS:
+        return f"operands with fractions {fracs} are {max(fracs) - min(fracs)} bits apart: {STORED_BITS} at most"
     if op.kind in ("RELU", "VIEW") and op.format != args[0].format:
         return f"its format is not that of {args[0].name!r}"
     if op.kind == "ROUND" and not (0 <= op.shift <= 31 and op.format.frac == fracs[0] - op.shift):

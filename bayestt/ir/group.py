@@ -12,7 +12,7 @@ from bayestt.ir.graph import Graph, Op, biases, completion
 class Group:
     """y[y_axes] = requantize(init + sum of x * weights, shift, relu): one nest's worth of ops.
 
-    `x` names one stored tensor, or two that are added (then `weights` has the axis `term`, one power of two for each). `weights` is a
+    `x` names one stored tensor, or two that are added (then `weights` has the axis `+`, one power of two for each). `weights` is a
     constant over `weight_axes`, a bare 1 for copies; `init` is the bias, already in the accumulator's format, over `init_axes`.
     """
 
@@ -38,7 +38,8 @@ def groups(graph: Graph) -> list[Group | Op]:
     """An integer graph's activations as groups in order, and the VIEWs between them (which compute nothing)."""
     found: list[Group | Op] = []
     taken: set[str] = set()
-    for op in graph.ops[1:]:
+    live = _live(graph)
+    for op in (op for op in graph.ops[1:] if op.name in live):
         if op.kind == "CONST" or op.name in taken:
             continue
         if op.kind == "VIEW":
@@ -52,6 +53,14 @@ def groups(graph: Graph) -> list[Group | Op]:
     return found
 
 
+def _live(graph: Graph) -> set[str]:
+    """The ops that the output needs."""
+    live = {graph.output.name}
+    for op in reversed(graph.ops):
+        live |= set(op.args) if op.name in live else set()
+    return live
+
+
 def _started(op: Op, graph: Graph) -> tuple[Group, Op]:
     """The group that begins with an op, before what follows is taken in."""
     activations = [name for name in op.args if "n" in graph[name].axes]
@@ -59,11 +68,12 @@ def _started(op: Op, graph: Graph) -> tuple[Group, Op]:
     plain = copy_of(activations[0], op.name, axes, op.format.bits)
     match op.kind:
         case "CONTRACT":
-            const = next((name for name in op.args if name not in activations), None)
-            return (replace(plain, weights=graph.consts[const], weight_axes=graph[const].axes) if const else plain), op
+            for const in (name for name in op.args if name not in activations):
+                plain = replace(plain, weights=graph.consts[const].astype(np.int64), weight_axes=graph[const].axes)
+            return plain, op
         case "ADD" if len(activations) == 2:
             aligned = np.array([1 << (op.format.frac - graph[name].format.frac) for name in activations])
-            return replace(plain, x=tuple(activations), x_axes=(*axes, "term"), weights=aligned, weight_axes=("term",)), op
+            return replace(plain, x=tuple(activations), x_axes=(*axes, "+"), weights=aligned, weight_axes=("+",)), op
     return _extended(plain, op, graph), op
 
 

@@ -13,15 +13,19 @@ BATCH = 500
 """Images interpreted at once: enough to fill the vector units, few enough to stay in a few hundred megabytes."""
 
 
-def interpret(graph: Graph, x: np.ndarray, watch: Callable[[Op, np.ndarray], None] | None = None) -> np.ndarray:
-    """The scores (n, outputs) of images (n, ...); `watch` is shown every op and its value on the way.
+Tap = Callable[[Op, np.ndarray], np.ndarray]
+"""Is shown every op and its value, and says the value to go on with."""
+
+
+def interpret(graph: Graph, x: np.ndarray, tap: Tap | None = None) -> np.ndarray:
+    """The scores (n, outputs) of images (n, ...), with a `tap` on every value where one is given.
 
     A float graph takes and gives float64. An integer graph takes the integers that `quantize(images, graph.input.format)` makes and gives
     int64. Its sums run in float64, which holds integers exactly to 2**53: far beyond any accumulator, and 16 times faster than int64.
     """
     _check(graph, x)
     starts = tqdm(range(0, len(x), BATCH), desc="interpret", unit="batch", delay=3, leave=False)
-    return np.concatenate([_run(graph, x[start : start + BATCH], watch) for start in starts])
+    return np.concatenate([_run(graph, x[start : start + BATCH], tap) for start in starts])
 
 
 def _check(graph: Graph, x: np.ndarray) -> None:
@@ -38,13 +42,12 @@ def _check(graph: Graph, x: np.ndarray) -> None:
             )
 
 
-def _run(graph: Graph, x: np.ndarray, watch: Callable[[Op, np.ndarray], None] | None) -> np.ndarray:
+def _run(graph: Graph, x: np.ndarray, tap: Tap | None) -> np.ndarray:
     """The scores of one batch."""
     values: dict[str, np.ndarray] = {}
     for op in graph.ops:
-        values[op.name] = _value(graph, op, values, x)
-        if watch:
-            watch(op, values[op.name])
+        value = _value(graph, op, values, x)
+        values[op.name] = tap(op, value) if tap else value
     scores = values[graph.output.name].reshape(len(x), -1)
     return scores.astype(np.int64) if graph.integer else scores
 

@@ -53,6 +53,7 @@ class _Tensor:
 
 def _laid_out(graph: Graph, tile: Nest, size: Mapping[str, int]) -> tuple[list[_Step], dict[str, _Tensor]]:
     """The steps in order, copies included, and every stored tensor with its strides."""
+    width = {op.name: op.format.bits for op in graph.ops}
     batch = {loop.axis: loop.x for loop in tile.lane if loop.axis == "n"}
     items = _ended(groups(graph), graph)
     bound = {item.y: _bind(item, tile, size) for item in items if isinstance(item, Group)}
@@ -77,7 +78,7 @@ def _laid_out(graph: Graph, tile: Nest, size: Mapping[str, int]) -> tuple[list[_
         for other in alike:
             if all(tensors[other].strides[axis] == stride or size[axis] == 1 for axis, stride in wants.items()):
                 return other
-        made = copy_of(name, f"{name}.copy{len(alike)}", tensors[name].axes, tile.bits)
+        made = copy_of(name, f"{name}.copy{len(alike)}", tensors[name].axes, width[name])
         store(made.y, made.y_axes, wants, batch)
         lane = _bind_copy(tile, tensors[name].strides, tensors[made.y].strides)
         steps.append(_Step(made, lane, [(loop, None) for loop in tile.reduce]))
@@ -130,15 +131,14 @@ def _fits(loop: Loop, part: str, axis: str, group: Group) -> bool:
     if (loop.axis == "n") != (axis == "n") or (axis in group.y_axes) != (part == "lane"):
         return False
     in_x, in_w, in_init = (axis in axes for axes in (group.x_axes, group.weight_axes, group.init_axes))
-    term_of_two = axis == "term"
-    return in_x == bool(loop.x) and in_w <= bool(loop.w) and in_init <= bool(loop.init) and not term_of_two
+    return axis != "+" and in_x == bool(loop.x) and in_w <= bool(loop.w) and in_init <= bool(loop.init)
 
 
 def _feasible(loop: Loop, part: str, axis: str, group: Group, ready: tuple[Bound, Bound], size: Mapping[str, int]) -> bool:
     """Whether x and y can still be laid out if the loop takes the axis."""
     lane, reduce = ready
     tried = ([*lane, (loop, axis)], reduce) if part == "lane" else (lane, [*reduce, (loop, axis)])
-    x_axes = tuple(name for name in group.x_axes if name != "term")
+    x_axes = tuple(name for name in group.x_axes if name != "+")
     return None not in (arrange(x_axes, size, _wants(tried, "x")), arrange(group.y_axes, size, _wants(tried, "y")))
 
 
@@ -156,7 +156,7 @@ def _wants(bound: tuple[Bound, Bound], stream: str) -> Strides:
 
 def _emitted(graph: Graph, tile: Nest, images: int, steps: list[_Step], tensors: Mapping[str, _Tensor]) -> Schedule:
     """The schedule: addresses, packed constants and nests of all steps."""
-    size = {**graph.size, "n": images, "term": 2}
+    size = {**graph.size, "n": images, "+": 2}
     last = steps[-1].group.y
     addresses, data_size = allocate(*_demands(tile, steps, tensors, size, last))
     at = {name: 0 if name == last else addresses[tensor.place] for name, tensor in tensors.items()}
@@ -165,7 +165,7 @@ def _emitted(graph: Graph, tile: Nest, images: int, steps: list[_Step], tensors:
         group, bound = step.group, [*step.lane, *step.reduce]
         packed_w, w = pack(group.weights, group.weight_axes, bound, "w", size)
         packed_init, init = pack(wrap(group.init, tile.acc_bits), group.init_axes, bound, "init", size)
-        x = {**tensors[group.x[0]].strides, "term": at[group.x[-1]] - at[group.x[0]]}
+        x = {**tensors[group.x[0]].strides, "+": at[group.x[-1]] - at[group.x[0]]}
         first = (at[group.x[0]], sum(map(len, weights)), sum(map(len, inits)), at[group.y])
         nests += _nests(step, tile, size, {"x": x, "w": w, "init": init, "y": tensors[group.y].strides}, first, group.y == last)
         weights.append(packed_w)

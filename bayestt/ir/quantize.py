@@ -4,111 +4,144 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from tqdm import tqdm
 
 from bayestt.algebra.fixed import Fixed, dequantize
 from bayestt.algebra.fixed import quantize as integers
-from bayestt.ir.graph import Graph, Op, biases, completion, verify
+from bayestt.ir.graph import ACCUMULATOR_BITS, Graph, Op, biases, completion, verify
 from bayestt.ir.interpret import interpret
 
-ACCUMULATOR_BITS = 32
-SAMPLES = 100_000
-"""Numbers looked at, per tensor, to choose its scale."""
+FINEST = 4
+"""How many scales are tried for a tensor: the coarsest, at which nothing saturates, and finer ones, each half the one before."""
 
 
 def quantize(graph: Graph, calibration: np.ndarray, weight_bits: int = 8, activation_bits: int = 8) -> Graph:
     """An integer graph of a folded float graph: every weight, and every activation that is kept, at its own power-of-two scale.
 
-    Each scale is the one with the least mean squared error on that tensor (weights: their entries; activations: their values on the
-    `calibration` images (n, ...), which should be training images). Sums run in 32-bit accumulators, biases are added there, and one ROUND
-    follows each sum that is read again. The output stays in the accumulator's format.
+    Scales are chosen one tensor after another: each is the one that changes the scores of the `calibration` images (n, ...) least, in mean
+    square, when its tensor and those before it are rounded and saturated. Give training images. Sums run in 32-bit accumulators, biases
+    are added there, and one ROUND follows each sum that is read again. The output stays in the accumulator's format.
     """
     for what, bits in (("weight", weight_bits), ("activation", activation_bits)):
         if not 2 <= bits <= 8:
             raise ValueError(f"{bits} {what} bits: choose 2 to 8")
     if verify(graph).integer:
         raise ValueError("the graph is quantized already: give the float graph")
+    if not np.isfinite(calibration).all():
+        raise ValueError("the calibration images hold NaN or infinity: give finite ones")
+    graph = _own_constants(graph)
+    added = {name for op in graph.ops for name in biases(graph, op)}
+    weights = [op.name for op in graph.ops if op.kind == "CONST" and op.name not in added]
     sums = [op for op in graph.ops[1:-1] if op.kind not in ("CONST", "VIEW")]
     kept = [graph.input.name, *(op.name for op in sums if completion(graph, op) is None)]
-    chosen = _activation_formats(graph, kept, calibration, activation_bits)
-    chosen = _alignable(graph, chosen, weight_bits - 2)
-    rounded = _with_rounds(graph, kept)
-    formats = _formats(rounded, chosen, weight_bits)
-    ops = tuple(
-        replace(op, format=formats[op.name], shift=_shift(op, formats) if op.kind == "ROUND" else 0) for op in rounded.ops
-    )
-    return verify(Graph(ops, graph.size, {name: integers(const, formats[name]) for name, const in graph.consts.items()}))
+    largest = _largest(graph, calibration)
+    chosen = _chosen(graph, dict.fromkeys(weights, weight_bits) | dict.fromkeys(kept, activation_bits), largest, calibration)
+    return verify(_integer(graph, chosen, largest, weight_bits))
 
 
-def best_format(values: np.ndarray, bits: int) -> Fixed:
-    """The format of that width with the least mean squared rounding and saturation error on values."""
-    sample = np.asarray(values, np.float64).ravel()
-    sample = sample[:: max(1, sample.size // SAMPLES)]
-    largest = np.abs(sample).max(initial=0.0)
-    if largest == 0:
-        return Fixed(bits, bits - 1)
-    whole = bits - 1 - int(np.ceil(np.log2(largest)))
-    candidates = [Fixed(bits, frac) for frac in range(whole - 1, whole + 4)]
-    return min(candidates, key=lambda fixed: np.mean(np.square(sample - dequantize(integers(sample, fixed), fixed))))
-
-
-def _activation_formats(graph: Graph, kept: list[str], calibration: np.ndarray, bits: int) -> dict[str, Fixed]:
-    """The best format of every kept activation, by its values on the calibration images (every n-th: `SAMPLES` numbers do)."""
-    samples: dict[str, list[np.ndarray]] = {name: [] for name in kept}
-
-    def watch(op: Op, value: np.ndarray) -> None:
-        if op.name in samples:
-            step = max(1, value.size * len(calibration) // len(value) // SAMPLES)
-            samples[op.name].append(value.ravel()[::step])
-
-    interpret(graph, calibration, watch)
-    return {name: best_format(np.concatenate(values), bits) for name, values in samples.items()}
-
-
-def _alignable(graph: Graph, chosen: Mapping[str, Fixed], most: int) -> dict[str, Fixed]:
-    """The formats with the finer operand of a sum of two activations coarsened, until a weight of 2**`most` aligns the other to it."""
-    formats = dict(chosen)
+def _own_constants(graph: Graph) -> Graph:
+    """The graph with a constant of its own for every reader: each may need another scale."""
+    ops, consts = [], {}
     for op in graph.ops:
-        if op.kind == "ADD" and not biases(graph, op) and all(name in formats for name in op.args):
-            coarsest = min(formats[name].frac for name in op.args)
-            formats |= {name: replace(formats[name], frac=min(formats[name].frac, coarsest + most)) for name in op.args}
-    return formats
+        if op.kind == "CONST":
+            continue
+        shared = [name for name in op.args if name in graph.consts]
+        names = {name: f"{name}.{op.name}" if name in consts else name for name in shared}
+        ops += [replace(graph[name], name=own) for name, own in names.items()]
+        consts |= {own: graph.consts[name] for name, own in names.items()}
+        ops.append(replace(op, args=tuple(names.get(name, name) for name in op.args)))
+    return Graph(tuple(ops), graph.size, consts)
 
 
-def _with_rounds(graph: Graph, kept: list[str]) -> Graph:
-    """The graph with a ROUND after every kept sum, read in its place."""
-    names = {name: f"{name}.round" for name in kept if name != graph.input.name}
+def _largest(graph: Graph, calibration: np.ndarray) -> dict[str, float]:
+    """The largest magnitude of every op on the calibration images."""
+    largest: dict[str, float] = {}
+
+    def measured(op: Op, value: np.ndarray) -> np.ndarray:
+        largest[op.name] = max(largest.get(op.name, 0.0), float(np.abs(value).max(initial=0)))
+        return value
+
+    interpret(graph, calibration, measured)
+    return largest
+
+
+def _chosen(graph: Graph, bits: Mapping[str, int], largest: Mapping[str, float], calibration: np.ndarray) -> dict[str, Fixed]:
+    """The format of every tensor in `bits`, by its effect on the scores of the calibration images."""
+    scores = interpret(graph, calibration)
+    chosen: dict[str, Fixed] = {}
+
+    def error(name: str, format: Fixed) -> float:
+        formats = chosen | {name: format}
+
+        def rounded(op: Op, value: np.ndarray) -> np.ndarray:
+            return dequantize(integers(value, formats[op.name]), formats[op.name]) if op.name in formats else value
+
+        return float(np.mean(np.square(interpret(graph, calibration, rounded) - scores)))
+
+    for name in tqdm([op.name for op in graph.ops if op.name in bits], desc="quantize", unit="tensor", delay=3, leave=False):
+        coarsest = bits[name] - 1 - _whole_bits(largest[name])
+        candidates = [Fixed(bits[name], coarsest + finer) for finer in range(FINEST)]
+        errors = [error(name, format) for format in candidates]
+        chosen[name] = candidates[errors.index(min(errors))]
+    return chosen
+
+
+def _integer(graph: Graph, chosen: Mapping[str, Fixed], largest: Mapping[str, float], weight_bits: int) -> Graph:
+    """The integer graph with the chosen formats, coarser where an accumulator or an alignment would not hold them."""
     ops: list[Op] = []
-    for op in graph.ops:
-        ops.append(replace(op, args=tuple(names.get(arg, arg) for arg in op.args)))
-        if op.name in names:
-            ops.append(Op(names[op.name], "ROUND", op.axes, (op.name,)))
-    return Graph(tuple(ops), graph.size, graph.consts)
-
-
-def _formats(graph: Graph, chosen: Mapping[str, Fixed], weight_bits: int) -> dict[str, Fixed]:
-    """The format of every op: chosen where a number is kept, following from its operands elsewhere."""
     formats: dict[str, Fixed] = {}
-    for op in graph.ops:
-        added = biases(graph, op)
-        fracs = [formats[name].frac for name in op.args if name not in added]
+    kept: dict[str, str] = {}
+
+    def add(op: Op, format: Fixed, shift: int = 0) -> str:
+        ops.append(replace(op, format=format, shift=shift, args=tuple(kept.get(name, name) for name in op.args)))
+        formats[op.name] = format
+        return op.name
+
+    def rounded(name: str, made: str, format: Fixed) -> str:
+        shift = min(max(formats[name].frac - format.frac, 0), 31)
+        source = graph[name] if name in largest else next(op for op in ops if op.name == name)
+        return add(Op(made, "ROUND", source.axes, (name,)), Fixed(format.bits, formats[name].frac - shift), shift)
+
+    def at_most(name: str, frac: int, reader: Op) -> str:
+        """The operand, or what it rounds to with so few fractional bits."""
+        name = kept.get(name, name)
+        if formats[name].frac <= frac or formats[name].bits == ACCUMULATOR_BITS:
+            return name
+        return rounded(name, f"{name}.{reader.name}", replace(formats[name], frac=frac))
+
+    for op in (op for op in graph.ops if op.kind != "CONST"):
+        constants = [name for name in op.args if name in graph.consts]
+        activations = [name for name in op.args if name not in constants]
         match op.kind:
             case "INPUT":
-                formats[op.name] = chosen[op.name]
-            case "CONST":
-                formats[op.name] = best_format(graph.consts[op.name], weight_bits)
+                add(op, chosen[op.name])
             case "CONTRACT":
-                formats[op.name] = Fixed(ACCUMULATOR_BITS, sum(fracs))
+                frac = formats[kept.get(activations[0], activations[0])].frac
+                for name in constants:
+                    add(graph[name], replace(chosen[name], frac=min(chosen[name].frac, _room(graph, op, largest) - frac)))
+                add(op, Fixed(ACCUMULATOR_BITS, frac + sum(formats[name].frac for name in constants)))
             case "ADD":
-                formats[op.name] = Fixed(ACCUMULATOR_BITS, max(fracs))
-                formats |= {name: formats[op.name] for name in added}
-            case "ROUND":
-                frac = max(min(chosen[op.args[0]].frac, fracs[0]), fracs[0] - 31)
-                formats[op.name] = replace(chosen[op.args[0]], frac=frac)
+                coarsest = min(formats[kept.get(name, name)].frac for name in activations)
+                most = _room(graph, op, largest) if constants else coarsest + weight_bits - 2
+                aligned = {name: at_most(name, most, op) for name in activations}
+                format = Fixed(ACCUMULATOR_BITS, max(formats[name].frac for name in aligned.values()))
+                for name in constants:
+                    add(graph[name], format)
+                add(replace(op, args=tuple(aligned.get(name, name) for name in op.args)), format)
             case _:
-                formats[op.name] = formats[op.args[0]]
-    return formats
+                add(op, formats[kept.get(op.args[0], op.args[0])])
+        if op.name in chosen and formats[op.name].bits == ACCUMULATOR_BITS:
+            kept[op.name] = rounded(op.name, f"{op.name}.round", chosen[op.name])
+    return Graph(tuple(ops), graph.size, {name: integers(const, formats[name]) for name, const in graph.consts.items()})
 
 
-def _shift(op: Op, formats: Mapping[str, Fixed]) -> int:
-    """The bits that a ROUND drops."""
-    return formats[op.args[0]].frac - formats[op.name].frac
+def _room(graph: Graph, op: Op, largest: Mapping[str, float]) -> int:
+    """The most fractional bits at which an accumulator holds a sum with its bias, one bit to spare."""
+    after = completion(graph, op)
+    held = [op.name, *biases(graph, op), *([after.name, *biases(graph, after)] if after else [])]
+    return ACCUMULATOR_BITS - 2 - _whole_bits(max(largest[name] for name in held))
+
+
+def _whole_bits(value: float) -> int:
+    """Bits before the point of a magnitude; negative for one that starts behind it."""
+    return int(np.ceil(np.log2(value))) if value else 0

@@ -74,12 +74,11 @@ class Datapath(wiring.Component):
             with m.If(loader.o.payload.target == Target.SETUP):
                 m.d.sync += setup.eq(loader.word(Target.SETUP))
 
-        # Control. `settle` counts down the cycles until the results of the latest tile have all been written.
+        # Control: image words come in, instructions run one after another, scores go out while the next image comes in.
         beat = Signal(arch.address_bits)
         number = Signal(arch.address_bits)
-        settle = Signal(range(LATENCY + arch.lanes))
         sending = Signal()
-        sent = Signal(arch.address_bits)
+        settle = Signal(range(LATENCY + arch.lanes))
         with m.FSM() as control:
             with m.State("Fill"):
                 m.d.comb += self.image.ready.eq(loaded)
@@ -101,7 +100,7 @@ class Datapath(wiring.Component):
                 with m.If(number == setup.code_last):
                     m.d.sync += [number.eq(0), sending.eq(1)]
                     m.next = "Fill"
-        m.d.comb += [fetch.addr.eq(number), fetch.en.eq(control.ongoing("Fetch")), walker.i.payload.eq(instruction)]
+        m.d.comb += [fetch.addr.eq(number), walker.i.payload.eq(instruction)]
 
         # Operands: a step's addresses in one cycle, its marks with what the memories answer in the next.
         at = walker.o.payload
@@ -122,6 +121,7 @@ class Datapath(wiring.Component):
             mac.i.payload.first.eq(at.first),
             mac.i.payload.last.eq(at.last),
         ]
+        # `settle` counts down until all lanes of the latest tile are written; while it exceeds LATENCY they have not all been drained.
         with m.If(last):
             m.d.sync += settle.eq(LATENCY - 1 + instruction.lanes)
         with m.Elif(settle != 0):
@@ -153,12 +153,13 @@ class Datapath(wiring.Component):
         with m.Else():
             m.d.comb += [
                 write_y.addr.eq(y),
-                write_y.data.eq(Cat(number[: arch.data_bits] for number in requantize.o.payload)),
+                write_y.data.eq(Cat(result[: arch.data_bits] for result in requantize.o.payload)),
                 write_y.en.eq(requantize.o.valid & ~instruction.final),
             ]
 
         # Scores out: the memory's output register holds a score until it is taken.
         advance = Signal()
+        sent = Signal(arch.address_bits)
         m.d.comb += [
             advance.eq(~self.score.valid | self.score.ready),
             read_score.addr.eq(setup.score_first + sent),
@@ -173,7 +174,7 @@ class Datapath(wiring.Component):
                 m.d.sync += [sent.eq(0), sending.eq(0)]
 
         # Status.
-        filling = control.ongoing("Fill") & (beat == 0) & ~(self.image.valid & self.image.ready)
-        m.d.comb += self.busy.eq(~filling | sending | self.score.valid)
+        waiting = control.ongoing("Fill") & (beat == 0) & ~(self.image.valid & self.image.ready)
+        m.d.comb += self.busy.eq(~waiting | sending | self.score.valid)
         m.d.sync += self.cycles.eq(self.cycles + self.busy)
         return m

@@ -1,6 +1,6 @@
 """Loop counters that turn an instruction into the addresses of its operands, one step a cycle."""
 
-from amaranth import Array, Module, Signal
+from amaranth import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,11 +23,10 @@ class Walker(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         instruction, at = self.i.payload, self.o.payload
-        left = Array(Signal(self.arch.extent_bits, name=f"left_{level}") for level in range(self.arch.loops))
+        left = [Signal(self.arch.extent_bits, name=f"left_{level}") for level in range(self.arch.loops)]
 
         # The level that steps next is the innermost one with steps left; `loops` when the walk ends.
         level = Signal(range(self.arch.loops + 1), init=self.arch.loops)
-        m.d.comb += level.eq(self.arch.loops)
         for number in reversed(range(self.arch.loops)):
             with m.If(left[number] != 0):
                 m.d.comb += level.eq(number)
