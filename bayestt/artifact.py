@@ -46,10 +46,12 @@ def write_arrays(path: str | Path, kind: str, header: Mapping[str, Any], arrays:
     path = Path(path)
     content = {"kind": kind, "version": VERSION, "header": dict(header), "arrays": _described(arrays)}
     archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as members:
-        members.writestr(HEADER, json.dumps(content))
+    with zipfile.ZipFile(archive, "w") as members:
+        members.writestr(zipfile.ZipInfo(HEADER), json.dumps(content))  # a ZipInfo has no time of writing: same content, same bytes
         for name, array in arrays.items():
-            with members.open(f"{FOLDER}{name}.npy", "w", force_zip64=True) as member:
+            entry = zipfile.ZipInfo(f"{FOLDER}{name}.npy")
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with members.open(entry, "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
     _replace(path, MAGIC + hashlib.sha256(archive.getvalue()).digest() + archive.getvalue())
 

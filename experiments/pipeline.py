@@ -170,11 +170,14 @@ STEPS: dict[str, Callable[[DictConfig, Dataset, Path], Result]] = {
 
 
 def run(cfg: DictConfig, folder: Path) -> None:
-    """Run the steps from `cfg.start` on; each one's result is `<step>.json` in the folder."""
-    if cfg.start not in STEPS:
-        raise ValueError(f"start={cfg.start}: expected one of {', '.join(STEPS)}")
+    """Run the steps from `cfg.start` to `cfg.stop`; each one's result is `<step>.json` in the folder."""
+    names = list(STEPS)
+    for key in ("start", "stop"):
+        if cfg[key] not in names:
+            raise ValueError(f"{key}={cfg[key]}: expected one of {', '.join(names)}")
+    torch.set_num_threads(cfg.threads)
     data = instantiate(cfg.data)
-    for name in list(STEPS)[list(STEPS).index(cfg.start) :]:
+    for name in names[names.index(cfg.start) : names.index(cfg.stop) + 1]:
         begin = perf_counter()
         result = STEPS[name](cfg, data, folder)
         (folder / f"{name}.json").write_text(json.dumps(result | {"seconds": round(perf_counter() - begin, 1)}))

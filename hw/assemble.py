@@ -86,7 +86,7 @@ def _check_reach(nest: Nest, schedule: Schedule) -> None:
 def _lane(nest: Nest, arch: Arch) -> Loop:
     """The nest's loop over lanes, its `y` in words, after checking that the nest does at once what the machine does."""
     images, lane = (*nest.lane, Loop("lane", 1, w=1, init=1))[:2]
-    moves = {
+    facts = {
         "images": (images.extent, arch.rows),
         "more lane loops": (len(nest.lane) > 2, False),
         "strides of images": ((images.x, images.w, images.init, images.y), (1, 0, 0, 1)),
@@ -95,9 +95,11 @@ def _lane(nest: Nest, arch: Arch) -> Loop:
         "accumulator bits": (nest.acc_bits, arch.acc_bits),
         "result bits": (nest.bits, nest.bits if nest.final and nest.bits == arch.acc_bits else arch.data_bits),
     }
-    for what, (found, expected) in moves.items():
+    for what, (found, expected) in facts.items():
         if found != expected:
             raise ValueError(f"nest {nest.name!r} has {what} {found}, expected {expected}: lower the graph with Arch.tile")
+    if not 0 <= nest.shift <= 31:
+        raise ValueError(f"nest {nest.name!r} shifts by {nest.shift}, expected 0 to 31: quantize the graph again")
     return replace(lane, y=_in_words({"y": lane.y}, nest, arch)["y"])
 
 

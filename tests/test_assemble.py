@@ -96,6 +96,8 @@ def test_a_machine_that_a_schedule_was_not_made_for_is_refused(fields: dict, mes
         ({"lane": (IMAGES, LANE, LANE)}, "more lane loops"),
         ({"lane": (LANE,)}, "strides of images"),
         ({"bits": 32}, "result bits 32, expected 8"),
+        ({"shift": 32}, "shifts by 32, expected 0 to 31"),
+        ({"shift": -1}, "shifts by -1, expected 0 to 31"),
         ({"x": 1}, "moves x by 1, not by words of 2"),
         ({"reduce": (Loop("j", 2, w=1),)}, "moves w by 1, not by words of 2"),
         ({"x": 14}, "moves x from 14 to 85, expected 0 to 83: its schedule is not legal"),

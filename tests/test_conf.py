@@ -1,0 +1,57 @@
+"""Configurations: every yaml composes and trains for three steps, every experiment runs the whole chain."""
+
+from pathlib import Path
+
+import numpy as np
+import pipeline
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from published import digits, idx_files, publish
+from test_cifar10 import batch
+
+from bayestt.data import cifar10, fashion_mnist, mnist
+
+CONF = Path(__file__).parent.parent / "conf"
+GROUPS = {path.parent.name: sorted(choice.stem for choice in path.parent.glob("*.yaml")) for path in CONF.glob("*/*.yaml")}
+CHOICES = [(group, choice) for group, choices in sorted(GROUPS.items()) for choice in choices]
+THREE_STEPS = ["images=384", "batch_size=128", "dense.epochs=1", "fit.epochs=1", "finetune.epochs=1"]
+SMALL_CHAIN = ["quantize.calibration=20", "emulate.images=4", "simulate.images=1", "form.fc1.rank=2", "form.fc2.rank=2"]
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The configuration that a command line gives."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+@pytest.fixture
+def published_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder with all data sets, small ones that stand in for the real."""
+    for module in (mnist, fashion_mnist):
+        publish(monkeypatch, module, idx_files(digits(5_400, 30)), tmp_path)
+    random = np.random.default_rng(0)
+    pictures = [batch(random.integers(0, 256, (1_080, 3_072), np.uint8), random.integers(0, 10, 1_080).tolist()) for _ in range(6)]
+    publish(monkeypatch, cifar10, pictures, tmp_path)
+    return str(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:ranks clipped")
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["/".join(pair) for pair in CHOICES])
+def test_every_yaml_runs(group: str, choice: str, published_data: str, tmp_path: Path) -> None:
+    overrides = [f"data_root={published_data}", *THREE_STEPS]
+    whole = group in ("experiment", "arch")
+    if choice == "cifar10":
+        overrides += ["net.sizes=[3072,32,10]", "form.fc1.rows=null", "form.fc1.cols=null", "form.fc2.rows=null", "form.fc2.cols=null"]
+    cfg = composed(f"{group}={choice}", *overrides, *(SMALL_CHAIN if whole else ["stop=train"]))
+    pipeline.run(cfg, tmp_path)
+    assert (tmp_path / ("report.md" if whole else "tensorized.weights")).is_file()
+
+
+def test_every_folder_of_conf_is_a_group() -> None:
+    assert set(GROUPS) == {"data", "net", "form", "prior", "guide", "arch", "experiment"}
+
+
+def test_every_experiment_says_how_to_run_it() -> None:
+    for path in (CONF / "experiment").glob("*.yaml"):
+        assert f"experiment={path.stem}" in path.read_text()
