@@ -138,10 +138,9 @@ def report(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
         "gateware == integer model on": f"{gateware['images']} images",
         "emulator == integer model on": f"{found['emulate']['images']:,} images",
     }
-    bonds = found["prune"]["ranks"]
-    epochs = [*found["train"]["tensorized"]["history"], *found["prune"]["history"]]
+    epochs = found["train"]["tensorized"]["history"]
     pictures = {
-        "ranks": ranks_over_epochs({bond: [epoch["ranks"][bond] for epoch in epochs] for bond in bonds}),
+        "ranks": ranks_over_epochs({bond: [epoch["ranks"][bond] for epoch in epochs] for bond in found["prune"]["ranks"]}),
         "accuracy": accuracy_against_parameters(rows),
         "cycles": cycles_per_nest(
             [nest["name"] for nest in program["nests"]],

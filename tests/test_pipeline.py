@@ -1,7 +1,6 @@
 """The whole chain on the command line: it runs, starts again from any step, survives an interrupt, and says what is wrong."""
 
 import json
-import os
 import re
 import signal
 import subprocess

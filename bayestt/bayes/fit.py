@@ -49,7 +49,7 @@ def fit(
     very same bytes: order and noise are functions of the batches' seed and the epoch's number. An objective that is no number ends the
     training with a FloatingPointError that says when and where.
     """
-    _check(lr, epochs, weight, ramp, rho)
+    _check(lr, epochs, weight, ramp, rho, threshold)
     _check_labels(model, batches, validation)
     start = digest(*(part.detach().cpu().numpy() for part in guide.parameters()))
     model, guide = replace(model, net=deepcopy(model.net)), deepcopy(guide)
@@ -137,13 +137,14 @@ def _noise(seed: int) -> Iterator[None]:
         yield
 
 
-def _check(lr: float, epochs: int, weight: float, ramp: float, rho: float) -> None:
+def _check(lr: float, epochs: int, weight: float, ramp: float, rho: float, threshold: float) -> None:
     rules = {
         f"lr is {lr}, expected a positive number": lr > 0,
         f"epochs is {epochs}, expected at least 1": epochs >= 1,
         f"weight is {weight}, expected 0 or more": weight >= 0,
         f"ramp is {ramp}, expected 0 epochs or more": ramp >= 0,
         f"rho is {rho}, expected 0 to 1": 0 <= rho <= 1,
+        f"threshold is {threshold}, expected 0 to 1": 0 <= threshold <= 1,
     }
     if broken := [rule for rule, kept in rules.items() if not kept]:
         raise ValueError(f"{', '.join(broken)}: change what fit is given")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bayestt.report.table import Model
 
@@ -15,12 +16,13 @@ def ranks_over_epochs(ranks: Mapping[str, Sequence[int]]) -> Figure:
     for (bond, values), shade in zip(ranks.items(), shades, strict=True):
         axes.step(range(1, len(values) + 1), values, where="mid", label=bond, color=shade, linewidth=2)
     axes.set(xlabel="epoch", ylabel="ranks that carry something", ylim=(0, None), title="Ranks that prune themselves")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(title="bond", frameon=False)
     return _plain(figure)
 
 
 def accuracy_against_parameters(rows: Sequence[Model]) -> Figure:
-    """Test accuracy of every model against its parameters (logarithmic); the area of a dot is proportional to its bits' logarithm."""
+    """Test accuracy of every model against its parameters (logarithmic)."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for row, shade in zip(rows, _shades(len(rows)), strict=True):

@@ -1,0 +1,92 @@
+"""Priors: each format's cores take the right scales, and closed forms are the best of their objectives."""
+
+import numpy as np
+import pytest
+import torch
+
+from bayestt.algebra.formats import cp, tensor_train, tt_matrix, tucker
+from bayestt.bayes.prior import NARROWEST, WIDEST, Prior, gamma_product, half_cauchy, log_uniform, named
+
+CLOSED = [log_uniform(), half_cauchy(0.1), half_cauchy(3.0)]
+
+
+@pytest.mark.parametrize(
+    ("form", "right", "product"),
+    [
+        (tt_matrix((2,) * 4, (3,) * 4, 2), [("r1",), ("r2",), ("r3",), ("r3",)], [("r1", "r1"), ("r1", "r2"), ("r2", "r3"), ("r3", "r3")]),
+        (tensor_train((4, 3), (5,), (4, 3)), [("r1",), ("r2",), ("r2",)], [("r1", "r1"), ("r1", "r2"), ("r2", "r2")]),
+        (tensor_train((4,), (5,), 2), [("r1",)] * 2, [("r1", "r1")] * 2),
+        (cp((4, 3), (5,), 2), [("r1",)] * 3, [("r1", "r1")] * 3),
+        (tucker((4,), (5,), 2), [(), ("r1",), ("r2",)], [(), ("r1", "r1"), ("r2", "r2")]),
+        (tt_matrix((4,), (5,), ()), [()], [()]),
+    ],
+    ids=["tt_matrix", "tensor_train", "two cores", "cp", "tucker", "no ranks"],
+)
+def test_which_ranks_scale_which_core(form, right: list, product: list) -> None:
+    assert log_uniform().scales(form) == tuple(right)
+    assert gamma_product().scales(form) == tuple(product)
+
+
+@pytest.mark.parametrize("prior", CLOSED, ids=lambda prior: prior.name)
+@pytest.mark.parametrize("count", [1, 12, 4000])
+@pytest.mark.parametrize("rms", [1e-4, 0.01, 0.3, 20.0])
+def test_a_closed_form_is_the_best_of_its_objective(prior: Prior, count: int, rms: float) -> None:
+    squares = count * rms**2
+    found = prior.update(torch.tensor([squares], dtype=torch.float64), torch.tensor([count])).sqrt().item()
+
+    def objective(scale: torch.Tensor) -> torch.Tensor:
+        return -count * scale.log() - squares / (2 * scale**2) + prior.scale(1).expand([len(scale)]).log_prob(scale)
+
+    scales = torch.logspace(-5.5, 5.5, 220_001, dtype=torch.float64)
+    assert found == pytest.approx(scales[objective(scales).argmax()].item(), rel=3e-4)
+
+
+@pytest.mark.parametrize("prior", CLOSED, ids=lambda prior: prior.name)
+def test_a_closed_form_is_finite_in_float32_at_the_ends(prior: Prior) -> None:
+    best = prior.update(torch.tensor([0.0, 1e-30, 1e20]), torch.tensor([9, 9, 9]))
+    assert best.isfinite().all() and (best >= NARROWEST**2 * 0.99).all() and (best <= WIDEST**2 * 1.01).all()
+
+
+def test_the_half_cauchy_update_is_the_authors() -> None:
+    squares, count, eta = 3.7, 40, 0.2
+    authors = (squares - eta**2 * count + np.sqrt(squares**2 + (2 * count + 8) * eta**2 * squares + eta**4 * count**2)) / (2 * count + 4)
+    assert half_cauchy(eta).update(torch.tensor(squares), torch.tensor(count)).item() == pytest.approx(authors, rel=1e-5)
+
+
+@pytest.mark.parametrize("prior", [*CLOSED, gamma_product()], ids=lambda prior: prior.name)
+def test_scales_are_independent_positive_and_proper(prior: Prior) -> None:
+    torch.manual_seed(0)
+    drawn = prior.scale(5).sample((1000,))
+    assert drawn.shape == (1000, 5) and (drawn > 0).all()
+    log_scale = torch.linspace(-30, 30, 200_001, dtype=torch.float64)
+    inside = log_scale[(log_scale > np.log(NARROWEST)) & (log_scale < np.log(WIDEST))]
+    density = prior.scale(1).expand([len(inside)]).log_prob(inside.exp()).double() + inside
+    assert density.exp().sum() * (log_scale[1] - log_scale[0]) == pytest.approx(1, rel=1e-3)
+
+
+def test_the_ladder_falls_by_one_in_the_logarithm() -> None:
+    start = gamma_product().start
+    np.testing.assert_allclose(start(4).log(), [2.5, 1.5, 0.5, -0.5], rtol=1e-5)
+    assert start(20)[0].log().item() == pytest.approx(10.5) and start(20)[-1].log().item() == pytest.approx(-8.5)
+    assert (start(200) ** -4).isfinite().all() and (start(200) ** 4).isfinite().all()
+
+
+def test_priors_are_found_by_name() -> None:
+    assert named("half_cauchy", eta=0.5).name == "half_cauchy(eta=0.5)"
+    assert named("log_uniform").update and not named("gamma_product").update
+    with pytest.raises(ValueError, match="unknown prior 'half_couchy': did you mean half_cauchy or "):
+        named("half_couchy")
+
+
+@pytest.mark.parametrize("make", [lambda: half_cauchy(0), lambda: gamma_product(a=-1), lambda: gamma_product(b=float("nan"))])
+def test_settings_must_be_positive(make) -> None:
+    with pytest.raises(ValueError, match="must be positive: give a number above 0"):
+        make()
+
+
+def test_a_prior_needs_one_way_to_start_and_no_wrong_closed_form() -> None:
+    scale, update = log_uniform().scale, log_uniform().update
+    with pytest.raises(ValueError, match="prior mine: scales start from their closed form or from `start`: give exactly one"):
+        Prior("mine", scale)
+    with pytest.raises(ValueError, match="prior mine: a product of scales has no closed-form update"):
+        Prior("mine", scale, product=True, update=update)
