@@ -90,7 +90,8 @@ class _Written:
 def _nest(arch: Arch, random: np.random.Generator, written: _Written, final: bool) -> Nest:
     """A random nest that reads one region of the data memory and writes a new one, or the scores."""
     outer = [Loop(f"o{k}", int(random.integers(1, 5))) for k in range(random.integers(0, 4))]
-    reduce = [Loop(f"r{k}", int(random.integers(1, 5))) for k in range(random.integers(0, 4))]
+    # A reduction moves neither init nor y, whatever its loops say.
+    reduce = [Loop(f"r{k}", int(random.integers(1, 5)), init=7, y=5) for k in range(random.integers(0, 4))]
     lane = Loop("lane", int(random.integers(1, arch.lanes + 1)), w=1, init=1)
     rows, lanes = arch.rows, arch.lanes
 

@@ -36,6 +36,8 @@ class Nest:
     `x`, `w`, `init`, `y` are the addresses of each stream's first element; each tuple of loops runs outermost first. `lane` loops are
     those that the machine runs at once. Accumulators wrap at `acc_bits`, results saturate to `bits`. `x` streams from the data memory,
     `w` from the weights, `init` from the initial accumulators; `y` goes to the data memory or, when `final`, to the scores.
+    A nest never writes what it reads, nor one address twice, so the order of its loops does not matter; what reduce loops say of `init`
+    and `y` means nothing.
     """
 
     outer: tuple[Loop, ...]

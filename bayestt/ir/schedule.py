@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -43,14 +44,14 @@ class Schedule:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates per image."""
+        """Multiply-accumulates per image, those of copies and of a tile's padding included."""
         return sum(nest.macs for nest in self.nests) // self.images
 
 
 def execute(schedule: Schedule, x: np.ndarray) -> np.ndarray:
     """Run integer images through every nest by `replay`: (n, features) -> (n, scores) int64, any n."""
     source, target = schedule.layout[schedule.input], schedule.layout[schedule.output]
-    scores = []
+    scores = [np.zeros((0, prod(target.extents[1:])), np.int64)]
     for batch, count in batches(x, schedule.images):
         memory = Memory(
             np.zeros(schedule.data_size, np.int64), schedule.weights, schedule.inits, np.zeros(schedule.score_size, np.int64)
@@ -64,7 +65,7 @@ def execute(schedule: Schedule, x: np.ndarray) -> np.ndarray:
 
 def batches(x: np.ndarray, images: int) -> Iterator[tuple[np.ndarray, int]]:
     """Images in groups of `images`, the last filled up with zeros: (group, how many of it are real)."""
-    flat = np.asarray(x).reshape(len(x), -1)
+    flat = np.asarray(x).reshape(len(x), prod(np.shape(x)[1:]))
     for first in range(0, len(flat), images):
         group = flat[first : first + images]
         yield np.pad(group, ((0, images - len(group)), (0, 0))), len(group)
