@@ -61,6 +61,8 @@ def train(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
         learned = _fit(cfg, data, folder / f"{name}.training", net, settings)
         weights.save(learned.net, folder / f"{name}.weights")
         result[name] = _judged(name, learned.net, data) | {"history": [asdict(epoch) for epoch in learned.history]}
+    for name in result:
+        (folder / f"{name}.training").unlink()
     return result
 
 
@@ -70,6 +72,7 @@ def shrink(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     pruned = prune(tensorized, cfg.prune.threshold)
     learned = _fit(cfg, data, folder / "pruned.training", pruned, cfg.finetune)
     weights.save(learned.net, folder / "pruned.weights")
+    (folder / "pruned.training").unlink()
     return _judged("pruned", learned.net, data) | {"ranks": ranks(learned.net), "history": [asdict(epoch) for epoch in learned.history]}
 
 

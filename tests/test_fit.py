@@ -28,7 +28,7 @@ from bayestt.nets.tensorize import tensorize
 
 PLANTED = {
     "tt_matrix": (tt_matrix((4, 2, 2), (4, 4, 3), (2, 3)), Form("tt_matrix", 6, (4, 2, 2), (4, 4, 3))),
-    "tucker": (tucker((4, 4), (6, 5), (2, 2, 3, 2)), Form("tucker", 4, (4, 4), (6, 5))),
+    "tucker": (tucker((12,), (8, 6), (3, 3, 2)), Form("tucker", 5, (12,), (8, 6))),
 }
 DATA = planted(PLANTED["tt_matrix"][0], 96, seed=1)
 VALIDATION = DATA.validation.images, DATA.validation.labels
@@ -197,7 +197,7 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     believes, path = believed(), tmp_path / "kept"
     fit(believes, point(believes), batches(), VALIDATION, **SHORT, checkpoint=path)
     header, arrays = read_arrays(path, "training")
-    assert {"guide.theta", "guide.log_lam", "optimizer.0.exp_avg"} <= arrays.keys() and header["settings"]["prior"] == "log_uniform"
+    assert {"guide.theta", "guide.log_lam", "optimizer.0.exp_avg"} <= arrays.keys() and header["identity"]["prior"] == "log_uniform"
     for content in (path.read_bytes()[:-9], b"something else"):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="write it again|give one that bayestt wrote"):
@@ -247,7 +247,7 @@ def test_a_gradient_that_is_none_names_its_site() -> None:
         ({"rho": 1.5}, "rho is 1.5, expected 0 to 1"),
         ({"threshold": 2}, "threshold is 2, expected 0 to 1"),
         ({"batches": Batches(DATA.train.images, DATA.train.labels + 3)}, "training labels go from 3 to 18 and the net scores 16 classes"),
-        ({"validation": (VALIDATION[0], VALIDATION[1] - 9)}, "validation labels go from -9"),
+        ({"validation": (VALIDATION[0], VALIDATION[1] - 99)}, "validation labels go from -9"),
         ({"validation": (VALIDATION[0][:0], VALIDATION[1][:0])}, "there are no validation images: give at least one"),
     ],
 )

@@ -73,3 +73,7 @@ def test_labels_drawn_from_the_probabilities_are_calibrated() -> None:
     labels = (probabilities.cumsum(1) < random.random((100_000, 1))).sum(1)
     assert score(probabilities, labels).ece < 0.01
     assert score(probabilities**2 / (probabilities**2).sum(1, keepdims=True), labels).ece > 0.05
+
+
+def test_no_images_have_no_predictions() -> None:
+    assert predict(believed(0), IMAGES[:0]).shape == (0, 3)

@@ -1,7 +1,7 @@
 """The state of a training in one file, from which it goes on as if it had never stopped."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,21 @@ KIND = "training"
 
 
 def save(
-    path: Path, settings: Mapping[str, Any], history: list[Epoch], guide: nn.Module, net: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, identity: Mapping[str, Any], guide: nn.Module, net: nn.Module, optimizer: torch.optim.Optimizer, history: Sequence[Epoch]
 ) -> None:
-    """Write the guide, the net's buffers, the optimiser's state and the epochs so far; the old file stays until the new one is whole."""
+    """Write the guide, the net's buffers, the optimiser's state and the epochs so far; the old file stays until the new one is whole.
+
+    `identity` tells this training from others, in JSON's types.
+    """
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in _tensors(guide, net, optimizer).items()}
-    write_arrays(path, KIND, {"settings": dict(settings), "history": [asdict(epoch) for epoch in history]}, arrays)
+    write_arrays(path, KIND, {"identity": dict(identity), "history": [asdict(epoch) for epoch in history]}, arrays)
 
 
-def resume(path: Path, settings: Mapping[str, Any], guide: nn.Module, net: nn.Module, optimizer: torch.optim.Optimizer) -> list[Epoch]:
+def resume(path: Path, identity: Mapping[str, Any], guide: nn.Module, net: nn.Module, optimizer: torch.optim.Optimizer) -> list[Epoch]:
     """Put everything back as `save` found it and return the epochs so far; the file of another training is refused."""
     header, arrays = read_arrays(path, KIND)
-    there = header["settings"]
-    if differing := [f"{name} {there.get(name)} there and {here} here" for name, here in settings.items() if there.get(name) != here]:
+    there = header["identity"]
+    if differing := [f"{name} {there.get(name)} there and {here} here" for name, here in identity.items() if there.get(name) != here]:
         raise ValueError(f"{path} is a checkpoint of another training ({', '.join(differing)}): delete it or give another path")
     optimizer.load_state_dict(optimizer.state_dict() | {"state": _optimizer_state(arrays)})
     for name, tensor in _tensors(guide, net, optimizer).items():

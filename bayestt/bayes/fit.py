@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from math import cos, pi
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,48 +50,80 @@ def fit(
     very same bytes: order and noise are functions of the batches' seed and the epoch's number. An objective that is no number ends the
     training with a FloatingPointError that says when and where.
     """
-    _check(lr, epochs, weight, ramp, rho, threshold)
+    settings = _Settings(lr, epochs, weight, ramp, rho, threshold)
     _check_labels(model, batches, validation)
-    start = digest(*(part.detach().cpu().numpy() for part in guide.parameters()))
     model, guide = replace(model, net=deepcopy(model.net)), deepcopy(guide)
     optimizer = adam(model, guide, lr)
     history: list[Epoch] = []
     if checkpoint is not None:
-        checkpoint = Path(checkpoint)
-        settings = {
-            "lr": lr, "epochs": epochs, "weight": weight, "ramp": ramp, "rho": rho, "threshold": threshold, "prior": model.prior.name,
-            "guide": type(guide).__name__, "start": start, "data": digest(batches.images, batches.labels, *validation),
-            "batches": [batches.size, batches.seed],
-        }  # fmt: skip
-        if checkpoint.exists():
-            history = resume(checkpoint, settings, guide, model.net, optimizer)
+        state = Path(checkpoint), _identity(model, guide, batches, validation, settings), guide, model.net, optimizer
+        if state[0].exists():
+            history = resume(*state)
         else:
             # A folder that cannot be written is found now, not after an epoch.
-            save(checkpoint, settings, history, guide, model.net, optimizer)
+            save(*state, history)
     with tqdm(total=epochs, initial=len(history), unit="epoch", disable=None) as bar:
         for number in range(len(history) + 1, epochs + 1):
             with _noise(batches.seed_of(number)):
-                loss = _epoch(model, guide, optimizer, batches, number, lr, epochs, weight / model.num_data, ramp, rho)
+                loss = _epoch(model, guide, optimizer, batches, number, settings)
             history.append(_judged(model, guide, validation, loss, threshold))
             if checkpoint is not None:
-                save(checkpoint, settings, history, guide, model.net, optimizer)
+                save(*state, history)
             bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{history[-1].accuracy:.4f}", **history[-1].ranks)
             bar.update()
     return _posterior(model, guide, history)
 
 
-def _epoch(
-    model: Model,
-    guide: Guide,
-    optimizer: torch.optim.Optimizer,
-    batches: Batches,
-    number: int,
-    lr: float,
-    epochs: int,
-    weight: float,
-    ramp: float,
-    rho: float,
-) -> float:
+@dataclass(frozen=True)
+class _Settings:
+    """The numbers that decide a training, checked."""
+
+    lr: float
+    epochs: int
+    weight: float
+    ramp: float
+    rho: float
+    threshold: float
+
+    def __post_init__(self) -> None:
+        rules = {
+            f"lr is {self.lr}, expected a positive number": self.lr > 0,
+            f"epochs is {self.epochs}, expected at least 1": self.epochs >= 1,
+            f"weight is {self.weight}, expected 0 or more": self.weight >= 0,
+            f"ramp is {self.ramp}, expected 0 epochs or more": self.ramp >= 0,
+            f"rho is {self.rho}, expected 0 to 1": 0 <= self.rho <= 1,
+            f"threshold is {self.threshold}, expected 0 to 1": 0 <= self.threshold <= 1,
+        }
+        if broken := [rule for rule, kept in rules.items() if not kept]:
+            raise ValueError(f"{', '.join(broken)}: change what fit is given")
+
+
+def _check_labels(model: Model, batches: Batches, validation: Labelled) -> None:
+    """Refuse labels that the net has no score for."""
+    classes = predict(model.net, batches.images[:1]).shape[1]
+    for name, labels in (("training", batches.labels), ("validation", validation[1])):
+        if not len(labels):
+            raise ValueError(f"there are no {name} images: give at least one")
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(
+                f"{name} labels go from {labels.min()} to {labels.max()} and the net scores {classes} classes, 0 to {classes - 1}: "
+                "correct the labels or widen the net's last layer"
+            )
+
+
+def _identity(model: Model, guide: Guide, batches: Batches, validation: Labelled, settings: _Settings) -> dict[str, Any]:
+    """All that decides where a training ends, to tell its checkpoint from another's."""
+    return {
+        **asdict(settings),
+        "prior": model.prior.name,
+        "guide": type(guide).__name__,
+        "batches": [batches.size, batches.seed],
+        "start": digest(*(part.detach().cpu().numpy() for part in guide.parameters())),
+        "data": digest(batches.images, batches.labels, *validation),
+    }
+
+
+def _epoch(model: Model, guide: Guide, optimizer: torch.optim.Optimizer, batches: Batches, number: int, settings: _Settings) -> float:
     """All steps of an epoch; returns the mean objective."""
     model.net.train()
     device = next(model.net.parameters()).device
@@ -98,10 +131,10 @@ def _epoch(
     for k, (x, labels) in enumerate(batches.epoch(number)):
         past = number - 1 + k / len(batches)
         for group in optimizer.param_groups:
-            group["lr"] = lr * (1 + cos(pi * past / epochs)) / 2
+            group["lr"] = settings.lr * (1 + cos(pi * past / settings.epochs)) / 2
+        weight = settings.weight / model.num_data * (min(1.0, past / settings.ramp) if settings.ramp else 1.0)
         try:
-            risen = min(1.0, past / ramp) if ramp else 1.0
-            losses.append(step(model, guide, optimizer, x.to(device), labels.to(device), weight * risen, rho))
+            losses.append(step(model, guide, optimizer, x.to(device), labels.to(device), weight, settings.rho))
         except FloatingPointError as fault:
             raise FloatingPointError(f"training ended in epoch {number}, batch {k + 1} of {len(batches)}: {fault}") from None
     return fmean(losses)
@@ -135,29 +168,3 @@ def _noise(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-
-
-def _check(lr: float, epochs: int, weight: float, ramp: float, rho: float, threshold: float) -> None:
-    rules = {
-        f"lr is {lr}, expected a positive number": lr > 0,
-        f"epochs is {epochs}, expected at least 1": epochs >= 1,
-        f"weight is {weight}, expected 0 or more": weight >= 0,
-        f"ramp is {ramp}, expected 0 epochs or more": ramp >= 0,
-        f"rho is {rho}, expected 0 to 1": 0 <= rho <= 1,
-        f"threshold is {threshold}, expected 0 to 1": 0 <= threshold <= 1,
-    }
-    if broken := [rule for rule, kept in rules.items() if not kept]:
-        raise ValueError(f"{', '.join(broken)}: change what fit is given")
-
-
-def _check_labels(model: Model, batches: Batches, validation: Labelled) -> None:
-    """Refuse labels that the net has no score for."""
-    classes = predict(model.net, batches.images[:1]).shape[1]
-    for name, labels in (("training", batches.labels), ("validation", validation[1])):
-        if not len(labels):
-            raise ValueError(f"there are no {name} images: give at least one")
-        if labels.min() < 0 or labels.max() >= classes:
-            raise ValueError(
-                f"{name} labels go from {labels.min()} to {labels.max()} and the net scores {classes} classes, 0 to {classes - 1}: "
-                "correct the labels or widen the net's last layer"
-            )

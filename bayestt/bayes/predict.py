@@ -52,7 +52,7 @@ def _probabilities(net: nn.Module, weights: dict[str, Tensor], images: np.ndarra
     """Of one set of weights; what it lacks is the net's own."""
     like, training = next(net.parameters()), net.training
     net.eval()
-    parts = [torch.from_numpy(images[k : k + BATCH]).to(like) for k in range(0, len(images), BATCH)]
+    parts = [torch.from_numpy(images[k : k + BATCH]).to(like) for k in range(0, max(1, len(images)), BATCH)]
     scores = torch.cat([functional_call(net, weights, (part,)) for part in parts])
     net.train(training)
     return scores.softmax(dim=1).float().cpu().numpy()

@@ -30,9 +30,7 @@ def prune(learned: Posterior | nn.Module, threshold: float) -> nn.Module:
 def ranks(net: nn.Module, threshold: float = 0.0) -> dict[str, int]:
     """By bond (`fc1.r1`) the ranks that `prune` would keep; at threshold 0, all there are."""
     _check(threshold)
-    return {
-        f"{name}.{axis}": int(kept.sum()) for name, layer in _tensorized(net).items() for axis, kept in _kept(layer, threshold).items()
-    }
+    return {f"{name}.{axis}": int(kept.sum()) for name, layer in _tensorized(net).items() for axis, kept in _kept(layer, threshold).items()}
 
 
 def _kept(layer: TensorizedLinear, threshold: float) -> dict[str, np.ndarray]:

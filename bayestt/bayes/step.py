@@ -18,7 +18,7 @@ def adam(model: Model, guide: Guide, lr: float) -> torch.optim.Optimizer:
 def step(model: Model, guide: Guide, optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor, weight: float, rho: float) -> float:
     """Change the guide by one batch; returns the mean negative log-likelihood less `weight` times log-prior and entropy, before the change.
 
-    Where that or its gradient is no number nothing changes: FloatingPointError, which names the layer or the site it came from.
+    Where that or its gradient is no number the weights stay: FloatingPointError, which names the layer or the site it came from.
     """
     optimizer.zero_grad()
     loss = -log_likelihood(model, guide.draw(), x, labels)

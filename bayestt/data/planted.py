@@ -5,6 +5,9 @@ import numpy as np
 from bayestt.algebra.factorization import Factorization, dense
 from bayestt.data.dataset import Dataset, Split
 
+ROUNDS = 20
+"""Of making a core's slices orthonormal along one rank after the other."""
+
 
 def planted(form: Factorization, images: int, gain: float = 10.0, seed: int = 0) -> Dataset:
     """Gaussian inputs (n, cols), labels by the softmax of the teacher's scores; `form.size` tells the ranks that are to be found.
@@ -26,14 +29,15 @@ def planted(form: Factorization, images: int, gain: float = 10.0, seed: int = 0)
 
 
 def _teacher(form: Factorization, random: np.random.Generator) -> list[np.ndarray]:
-    """Cores whose slices along their last rank are orthonormal, and sum to nothing over the first axis of the rows."""
+    """Cores whose slices along every rank are orthonormal, as nearly as its ranks allow, and sum to nothing over the first row axis."""
     cores = []
     for shape, axes in zip(form.shapes, form.cores, strict=True):
         core = random.standard_normal(shape)
         if form.rows[0] in axes:
             core -= core.mean(axis=axes.index(form.rows[0]), keepdims=True)
-        at = max((axes.index(axis) for axis in form.ranks if axis in axes), default=0)
-        last = np.moveaxis(core, at, -1)
-        orthonormal = np.linalg.qr(last.reshape(-1, shape[at]))[0] if last.size >= shape[at] ** 2 else last
-        cores.append(np.moveaxis(orthonormal.reshape(last.shape), -1, at))
+        for at in [axes.index(axis) for axis in form.ranks if axis in axes] * ROUNDS:
+            slices = np.moveaxis(core, at, 0)
+            left, _, right = np.linalg.svd(slices.reshape(len(slices), -1), full_matrices=False)
+            core = np.moveaxis((left @ right).reshape(slices.shape), 0, at)
+        cores.append(core)
     return cores
