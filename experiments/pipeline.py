@@ -94,15 +94,12 @@ def to_program(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     schedule = lower(load(folder / "integer.graph"), arch.tile)
     program = assemble(schedule, arch)
     hw.program.save(program, folder / "program")
-    nests = [
-        {
-            "name": nest.name.removesuffix(".round"),
-            "cycles": sum(instruction_cycles(arch.instruction.from_bits(word)) for word in instructions(nest, arch)),
-            "macs": nest.macs,
-        }
-        for nest in schedule.nests
-    ]
-    return {"instructions": len(program.code), "macs": schedule.macs, "multipliers": arch.rows * arch.lanes, "nests": nests}
+    steps: dict[str, dict[str, int]] = {}
+    for nest in schedule.nests:
+        step = steps.setdefault(nest.name.removesuffix(".round"), {"cycles": 0, "macs": 0})
+        step["cycles"] += sum(instruction_cycles(arch.instruction.from_bits(word)) for word in instructions(nest, arch))
+        step["macs"] += nest.macs
+    return {"instructions": len(program.code), "macs": schedule.macs, "multipliers": arch.rows * arch.lanes, "steps": steps}
 
 
 def run_emulator(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
@@ -146,9 +143,9 @@ def report(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
         "ranks": ranks_over_epochs({bond: [epoch["ranks"][bond] for epoch in epochs] for bond in found["prune"]["ranks"]}),
         "accuracy": accuracy_against_parameters(rows),
         "cycles": cycles_per_nest(
-            [nest["name"] for nest in program["nests"]],
-            [nest["cycles"] for nest in program["nests"]],
-            [nest["macs"] / (nest["cycles"] * multipliers) for nest in program["nests"]],
+            list(program["steps"]),
+            [step["cycles"] for step in program["steps"].values()],
+            [step["macs"] / (step["cycles"] * multipliers) for step in program["steps"].values()],
         ),
     }
     for name, figure in pictures.items():

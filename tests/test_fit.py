@@ -1,10 +1,7 @@
-"""Training finds planted ranks exactly, goes on to the same bytes after an interrupt, and ends with a sentence when numbers are none."""
+"""Training finds planted ranks exactly, changes nothing it was given, and ends with a sentence when numbers are none."""
 
-import os
-import signal
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyro
@@ -13,7 +10,6 @@ import torch
 from torch import nn
 
 from bayestt.algebra.formats import Form, tt_matrix, tucker
-from bayestt.artifact import read_arrays, write_arrays
 from bayestt.bayes import fit as fitting
 from bayestt.bayes.batches import Batches
 from bayestt.bayes.fit import fit
@@ -130,95 +126,6 @@ def test_scales_without_a_closed_form_follow_their_gradient() -> None:
     assert not torch.equal(learned.scales["fc1.r1"], point(believes).log_lam.detach().exp())
 
 
-@pytest.fixture
-def interrupted(monkeypatch):
-    """Make the step of that number of a training a real Ctrl-C."""
-
-    def at(number: int) -> None:
-        steps = iter(range(1, 10_000))
-        step = fitting.step
-
-        def stop(*given) -> float:
-            if next(steps) == number:
-                monkeypatch.setattr(fitting, "step", step)
-                signal.raise_signal(signal.SIGINT)
-            return step(*given)
-
-        monkeypatch.setattr(fitting, "step", stop)
-
-    return at
-
-
-@pytest.mark.parametrize("make", [point, mean_field])
-@pytest.mark.parametrize("prior", [log_uniform(), gamma_product()], ids=lambda prior: prior.name)
-@pytest.mark.parametrize("number", [3, 7, 16, 24], ids=["first epoch", "boundary", "mid-epoch", "last step"])
-def test_an_interrupted_training_ends_with_the_same_bytes(make, prior, number: int, tmp_path: Path, interrupted) -> None:
-    believes = believed(prior, norm=True)
-    whole = fit(believes, make(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "whole")
-    interrupted(number)
-    with pytest.raises(KeyboardInterrupt):
-        fit(believes, make(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "twice")
-    torch.manual_seed(999)
-    resumed = fit(believes, make(believes), batches(), VALIDATION, **SHORT, checkpoint=str(tmp_path / "twice"))
-    assert contents(resumed) == contents(whole)
-    assert (tmp_path / "twice").read_bytes() == (tmp_path / "whole").read_bytes()
-
-
-def test_a_checkpoint_changes_no_byte_and_a_finished_one_is_the_answer(tmp_path: Path, monkeypatch) -> None:
-    believes = believed()
-    kept = fit(believes, mean_field(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "kept")
-    assert contents(fit(believes, mean_field(believes), batches(), VALIDATION, **SHORT)) == contents(kept)
-    monkeypatch.setattr(fitting, "step", None)
-    assert contents(fit(believes, mean_field(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "kept")) == contents(kept)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"lr": 0.02}, "lr 0.01 there and 0.02 here"),
-        ({"epochs": 9, "weight": 2}, "epochs 4 there and 9 here, weight 1.0 there and 2 here"),
-        ({"batches": batches(seed=6)}, r"batches \[16, 5\] there and \[16, 6\] here"),
-        ({"validation": (VALIDATION[0] + 1, VALIDATION[1])}, "data "),
-        ({"prior": half_cauchy(1.0)}, "prior log_uniform there and half_cauchy"),
-    ],
-)
-def test_another_trainings_checkpoint_is_refused(change: dict, message: str, tmp_path: Path) -> None:
-    def run(prior=None, **change) -> Posterior:
-        believes = believed(prior)
-        given = {"model": believes, "guide": point(believes), "batches": batches(), "validation": VALIDATION, **SHORT, **change}
-        return fit(**given, checkpoint=tmp_path / "kept")
-
-    run()
-    with pytest.raises(ValueError, match=f"kept is a checkpoint of another training .*{message}.*delete it or give another path"):
-        run(**change)
-
-
-def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    believes, path = believed(), tmp_path / "kept"
-    fit(believes, point(believes), batches(), VALIDATION, **SHORT, checkpoint=path)
-    header, arrays = read_arrays(path, "training")
-    assert {"guide.theta", "guide.log_lam", "optimizer.0.exp_avg"} <= arrays.keys() and header["identity"]["prior"] == "log_uniform"
-    for content in (path.read_bytes()[:-9], b"something else"):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="write it again|give one that bayestt wrote"):
-            fit(believes, point(believes), batches(), VALIDATION, **SHORT, checkpoint=path)
-    write_arrays(path, "graph", header, arrays)
-    with pytest.raises(ValueError, match="is a graph file of version 1, expected a training file"):
-        fit(believes, point(believes), batches(), VALIDATION, **SHORT, checkpoint=path)
-
-
-def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setattr(fitting, "step", None)
-    believes = believed()
-    with pytest.raises(OSError, match="cannot write .*choose a folder with room that you may write to"):
-        fit(believes, point(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "file" / "kept")
-    if os.getuid():
-        tmp_path.chmod(0o500)
-        with pytest.raises(OSError, match="cannot write"):
-            fit(believes, point(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "kept")
-
-
 def test_numbers_that_are_none_end_training_with_the_epoch_and_the_layer() -> None:
     believes = believed()
     images = DATA.train.images.copy()
@@ -256,19 +163,6 @@ def test_bad_settings_are_refused(change: dict, message: str, monkeypatch) -> No
     believes = believed()
     with pytest.raises(ValueError, match=message):
         fit(**{"model": believes, "guide": point(believes), "batches": batches(), "validation": VALIDATION, **SHORT, **change})
-
-
-def test_an_epoch_meets_every_image_once_in_an_order_of_its_own() -> None:
-    images = np.arange(10, dtype=np.float32)[:, None]
-    ten = Batches(images, np.arange(10), size=3, seed=2)
-    epochs = [torch.cat([labels for _, labels in ten.epoch(number)]).tolist() for number in (1, 2, 1)]
-    assert len(ten) == 3 and epochs[0] == epochs[2] != epochs[1] and all(len(set(epoch)) == 9 for epoch in epochs)
-    assert all((x[:, 0] == labels).all() for x, labels in ten.epoch(7))
-    assert [len(labels) for _, labels in Batches(images, np.arange(10), size=64).epoch(1)] == [10]
-    with pytest.raises(ValueError, match="10 images and 9 labels: give at least one image, and each one label"):
-        Batches(images, np.arange(9))
-    with pytest.raises(ValueError, match="batches of 0 images"):
-        Batches(images, np.arange(10), size=0)
 
 
 def test_no_warning_is_left_to_chance() -> None:

@@ -36,16 +36,18 @@ def accuracy_against_parameters(rows: Sequence[Model]) -> Figure:
 
 def cycles_per_nest(names: Sequence[str], cycles: Sequence[int], busy: Sequence[float]) -> Figure:
     """Cycles that each step of a batch takes on the datapath, and the part of them in which multipliers work (0 to 1)."""
-    figure = Figure(figsize=(7, 0.6 + 0.4 * len(names)), layout="constrained")
+    figure = Figure(figsize=(7, 1.2 + 0.4 * len(names)), layout="constrained")
     axes = figure.subplots()
-    axes.barh(names, cycles, color="#c6d4e6", label="cycles")
-    axes.barh(names, [total * part for total, part in zip(cycles, busy, strict=True)], color="#2b6cb0", label="of these, multiplying")
+    places = range(len(names))
+    axes.barh(places, cycles, color="#c6d4e6", label="cycles")
+    axes.barh(places, [total * part for total, part in zip(cycles, busy, strict=True)], color="#2b6cb0", label="of these, multiplying")
     for place, (total, part) in enumerate(zip(cycles, busy, strict=True)):
         axes.annotate(f"{total:,}  ({100 * part:.0f} %)", (total, place), xytext=(4, 0), textcoords="offset points", va="center")
+    axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.margins(x=0.2)
     axes.set(xlabel="cycles per batch", title="Where the datapath's time goes")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return _plain(figure)
 
 

@@ -1,0 +1,105 @@
+"""An interrupted training goes on to the same bytes; files that are not its own, and folders that cannot be written, are refused."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from test_fit import SHORT, VALIDATION, batches, believed, contents
+
+from bayestt.artifact import read_arrays, write_arrays
+from bayestt.bayes import fit as fitting
+from bayestt.bayes.fit import fit
+from bayestt.bayes.guide import mean_field, point
+from bayestt.bayes.posterior import Posterior
+from bayestt.bayes.prior import gamma_product, half_cauchy, log_uniform
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Make the step of that number of a training a real Ctrl-C."""
+
+    def at(number: int) -> None:
+        steps = iter(range(1, 10_000))
+        step = fitting.step
+
+        def stop(*given) -> float:
+            if next(steps) == number:
+                monkeypatch.setattr(fitting, "step", step)
+                signal.raise_signal(signal.SIGINT)
+            return step(*given)
+
+        monkeypatch.setattr(fitting, "step", stop)
+
+    return at
+
+
+@pytest.mark.parametrize("make", [point, mean_field])
+@pytest.mark.parametrize("prior", [log_uniform(), gamma_product()], ids=lambda prior: prior.name)
+@pytest.mark.parametrize("number", [3, 7, 16, 24], ids=["first epoch", "boundary", "mid-epoch", "last step"])
+def test_an_interrupted_training_ends_with_the_same_bytes(make, prior, number: int, tmp_path: Path, interrupted) -> None:
+    believes = believed(prior, norm=True)
+    whole = fit(believes, make(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "whole")
+    interrupted(number)
+    with pytest.raises(KeyboardInterrupt):
+        fit(believes, make(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "twice")
+    torch.manual_seed(999)
+    resumed = fit(believes, make(believes), batches(), VALIDATION, **SHORT, checkpoint=str(tmp_path / "twice"))
+    assert contents(resumed) == contents(whole)
+    assert (tmp_path / "twice").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_checkpoint_changes_no_byte_and_a_finished_one_is_the_answer(tmp_path: Path, monkeypatch) -> None:
+    believes = believed()
+    kept = fit(believes, mean_field(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "kept")
+    assert contents(fit(believes, mean_field(believes), batches(), VALIDATION, **SHORT)) == contents(kept)
+    monkeypatch.setattr(fitting, "step", None)
+    assert contents(fit(believes, mean_field(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "kept")) == contents(kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": 0.02}, "lr 0.01 there and 0.02 here"),
+        ({"epochs": 9, "weight": 2}, "epochs 4 there and 9 here, weight 1.0 there and 2 here"),
+        ({"batches": batches(seed=6)}, r"batches \[16, 5\] there and \[16, 6\] here"),
+        ({"validation": (VALIDATION[0] + 1, VALIDATION[1])}, "data "),
+        ({"prior": half_cauchy(1.0)}, "prior log_uniform there and half_cauchy"),
+    ],
+)
+def test_another_trainings_checkpoint_is_refused(change: dict, message: str, tmp_path: Path) -> None:
+    def run(prior=None, **change) -> Posterior:
+        believes = believed(prior)
+        given = {"model": believes, "guide": point(believes), "batches": batches(), "validation": VALIDATION, **SHORT, **change}
+        return fit(**given, checkpoint=tmp_path / "kept")
+
+    run()
+    with pytest.raises(ValueError, match=f"kept is a checkpoint of another training .*{message}.*delete it or give another path"):
+        run(**change)
+
+
+def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    believes, path = believed(), tmp_path / "kept"
+    fit(believes, point(believes), batches(), VALIDATION, **SHORT, checkpoint=path)
+    header, arrays = read_arrays(path, "training")
+    assert {"guide.theta", "guide.log_lam", "optimizer.0.exp_avg"} <= arrays.keys() and header["identity"]["prior"] == "log_uniform"
+    for content in (path.read_bytes()[:-9], b"something else"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="write it again|give one that bayestt wrote"):
+            fit(believes, point(believes), batches(), VALIDATION, **SHORT, checkpoint=path)
+    write_arrays(path, "graph", header, arrays)
+    with pytest.raises(ValueError, match="is a graph file of version 1, expected a training file"):
+        fit(believes, point(believes), batches(), VALIDATION, **SHORT, checkpoint=path)
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setattr(fitting, "step", None)
+    believes = believed()
+    with pytest.raises(OSError, match="cannot write .*choose a folder with room that you may write to"):
+        fit(believes, point(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "file" / "kept")
+    if os.getuid():
+        tmp_path.chmod(0o500)
+        with pytest.raises(OSError, match="cannot write"):
+            fit(believes, point(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "kept")
