@@ -2,6 +2,7 @@
 
 import numpy as np
 from amaranth.lib import data
+from tqdm import tqdm
 
 from bayestt.algebra.fixed import requantize, wrap
 from hw.arch import STREAMS, Arch
@@ -14,7 +15,8 @@ IMAGES = 128
 def emulate(program: Program, x: np.ndarray) -> np.ndarray:
     """Run every instruction on integer images: (n, features) -> (n, scores) int64, any n."""
     flat = check_images(x, program)
-    scores = [_run(program, flat[first : first + IMAGES]) for first in range(0, len(flat), IMAGES)]
+    starts = tqdm(range(0, len(flat), IMAGES), desc="emulate", unit="batch", delay=3, leave=False)
+    scores = [_run(program, flat[first : first + IMAGES]) for first in starts]
     return np.concatenate(scores or [np.zeros((0, len(program.score)), np.int64)])
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from tqdm import tqdm
 
+from bayestt.algebra.einsum import Axes
 from bayestt.algebra.fixed import Fixed, dequantize
 from bayestt.algebra.fixed import quantize as integers
 from bayestt.ir.graph import ACCUMULATOR_BITS, Graph, Op, biases, completion, verify
@@ -90,48 +91,52 @@ def _integer(graph: Graph, chosen: Mapping[str, Fixed], largest: Mapping[str, fl
     """The integer graph with the chosen formats, coarser where an accumulator or an alignment would not hold them."""
     ops: list[Op] = []
     formats: dict[str, Fixed] = {}
-    kept: dict[str, str] = {}
+    rounded: dict[str, str] = {}
 
-    def add(op: Op, format: Fixed, shift: int = 0) -> str:
-        ops.append(replace(op, format=format, shift=shift, args=tuple(kept.get(name, name) for name in op.args)))
+    def read(name: str) -> str:
+        """The op in the integer graph that has a float op's value: itself, or what rounds it."""
+        return rounded.get(name, name)
+
+    def add(op: Op, format: Fixed, shift: int = 0) -> None:
+        ops.append(replace(op, format=format, shift=shift, args=tuple(map(read, op.args))))
         formats[op.name] = format
-        return op.name
 
-    def rounded(name: str, made: str, format: Fixed) -> str:
-        shift = min(max(formats[name].frac - format.frac, 0), 31)
-        source = graph[name] if name in largest else next(op for op in ops if op.name == name)
-        return add(Op(made, "ROUND", source.axes, (name,)), Fixed(format.bits, formats[name].frac - shift), shift)
+    def add_round(axes: Axes, source: str, made: str, bits: int, frac: int) -> str:
+        shift = min(max(formats[source].frac - frac, 0), 31)
+        add(Op(made, "ROUND", axes, (source,)), Fixed(bits, formats[source].frac - shift), shift)
+        return made
 
     def at_most(name: str, frac: int, reader: Op) -> str:
-        """The operand, or what it rounds to with so few fractional bits."""
-        name = kept.get(name, name)
-        if formats[name].frac <= frac or formats[name].bits == ACCUMULATOR_BITS:
-            return name
-        return rounded(name, f"{name}.{reader.name}", replace(formats[name], frac=frac))
+        """An operand, or what it rounds to with so few fractional bits; an accumulator as it is."""
+        source = read(name)
+        if formats[source].frac <= frac or formats[source].bits == ACCUMULATOR_BITS:
+            return source
+        return add_round(graph[name].axes, source, f"{source}.{reader.name}", formats[source].bits, frac)
 
     for op in (op for op in graph.ops if op.kind != "CONST"):
         constants = [name for name in op.args if name in graph.consts]
         activations = [name for name in op.args if name not in constants]
+        fracs = [formats[read(name)].frac for name in activations]
         match op.kind:
             case "INPUT":
                 add(op, chosen[op.name])
             case "CONTRACT":
-                frac = formats[kept.get(activations[0], activations[0])].frac
+                most = _room(graph, op, largest) - fracs[0]
                 for name in constants:
-                    add(graph[name], replace(chosen[name], frac=min(chosen[name].frac, _room(graph, op, largest) - frac)))
-                add(op, Fixed(ACCUMULATOR_BITS, frac + sum(formats[name].frac for name in constants)))
+                    add(graph[name], replace(chosen[name], frac=min(chosen[name].frac, most)))
+                add(op, Fixed(ACCUMULATOR_BITS, fracs[0] + sum(formats[name].frac for name in constants)))
             case "ADD":
-                coarsest = min(formats[kept.get(name, name)].frac for name in activations)
-                most = _room(graph, op, largest) if constants else coarsest + weight_bits - 2
+                most = _room(graph, op, largest) if constants else min(fracs) + weight_bits - 2
                 aligned = {name: at_most(name, most, op) for name in activations}
                 format = Fixed(ACCUMULATOR_BITS, max(formats[name].frac for name in aligned.values()))
                 for name in constants:
                     add(graph[name], format)
                 add(replace(op, args=tuple(aligned.get(name, name) for name in op.args)), format)
             case _:
-                add(op, formats[kept.get(op.args[0], op.args[0])])
+                add(op, formats[read(op.args[0])])
         if op.name in chosen and formats[op.name].bits == ACCUMULATOR_BITS:
-            kept[op.name] = rounded(op.name, f"{op.name}.round", chosen[op.name])
+            format = chosen[op.name]
+            rounded[op.name] = add_round(op.axes, op.name, f"{op.name}.round", format.bits, format.frac)
     return Graph(tuple(ops), graph.size, {name: integers(const, formats[name]) for name, const in graph.consts.items()})
 
 
