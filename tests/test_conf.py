@@ -14,7 +14,8 @@ from bayestt.data import cifar10, fashion_mnist, mnist
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = {path.parent.name: sorted(choice.stem for choice in path.parent.glob("*.yaml")) for path in CONF.glob("*/*.yaml")}
-CHOICES = [(group, choice) for group, choices in sorted(GROUPS.items()) for choice in choices]
+CHOICES = [(group, choice) for group, choices in sorted(GROUPS.items()) for choice in choices if group != "sweep"]
+"""All but sweeps, which test_sweep.py runs."""
 THREE_STEPS = ["images=384", "batch_size=128", "dense.epochs=1", "fit.epochs=1", "finetune.epochs=1"]
 SMALL_CHAIN = ["quantize.calibration=20", "emulate.images=4", "simulate.images=1", "form.fc1.rank=2", "form.fc2.rank=2"]
 
@@ -38,20 +39,30 @@ def published_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.filterwarnings("ignore:ranks clipped")
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["/".join(pair) for pair in CHOICES])
-def test_every_yaml_runs(group: str, choice: str, published_data: str, tmp_path: Path) -> None:
+def test_every_yaml_runs(group: str, choice: str, published_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A teacher that several runs share is kept in a file, its path from here.
+    monkeypatch.chdir(tmp_path)
     overrides = [f"data_root={published_data}", *THREE_STEPS]
     whole = group in ("experiment", "arch")
     if choice == "cifar10":
         overrides += ["net.sizes=[3072,32,10]", "form.fc1.rows=null", "form.fc1.cols=null", "form.fc2.rows=null", "form.fc2.cols=null"]
-    cfg = composed(f"{group}={choice}", *overrides, *(["stop=simulate", *SMALL_CHAIN] if whole else ["stop=train"]))
-    pipeline.run(cfg, tmp_path)
-    assert (tmp_path / ("simulate.json" if whole else "tensorized.weights")).is_file()
+    if group == "posterior":
+        overrides += ["posterior.epochs=1", "posterior.samples=2"]
+    stop = "simulate" if whole else "posterior" if group == "posterior" else "train"
+    pipeline.run(composed(f"{group}={choice}", *overrides, f"stop={stop}", *(SMALL_CHAIN if whole else [])), tmp_path)
+    assert (tmp_path / f"{stop}.json").is_file()
 
 
 def test_every_folder_of_conf_is_a_group() -> None:
-    assert set(GROUPS) == {"data", "net", "form", "prior", "guide", "arch", "experiment"}
+    assert set(GROUPS) == {"data", "net", "form", "prior", "guide", "arch", "teacher", "posterior", "sweep", "experiment"}
 
 
-def test_every_experiment_says_how_to_run_it() -> None:
+@pytest.mark.parametrize("group", ["experiment", "sweep"])
+def test_each_says_how_to_run_it(group: str) -> None:
+    for path in (CONF / group).glob("*.yaml"):
+        assert f"{group}={path.stem}" in path.read_text()
+
+
+def test_an_experiments_runs_have_its_name() -> None:
     for path in (CONF / "experiment").glob("*.yaml"):
-        assert f"experiment={path.stem}" in path.read_text()
+        assert f"\nname: {path.stem}\n" in path.read_text()

@@ -1,11 +1,13 @@
 """Experiments: every script runs or has its own tests, and the tables in the READMEs are the recorded results."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 from statistics import mean
 
 import pytest
+from collect import filled, recorded
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 BENCHMARKS = sorted(EXPERIMENTS.glob("benchmark_*.py"))
@@ -13,8 +15,9 @@ RESULTS = sorted((EXPERIMENTS / "results").glob("*.jsonl"))
 
 
 def test_no_script_is_forgotten() -> None:
-    """The pipeline has tests/test_pipeline.py and tests/test_conf.py; all others run here."""
-    assert {path.name for path in EXPERIMENTS.glob("*.py")} == {"pipeline.py", *(path.name for path in BENCHMARKS)}
+    """The pipeline's files and collect.py have tests of their own; all others run here."""
+    chain = {f"{name}.py" for name in ("pipeline", "learn", "deploy", "page", "watch", "collect")}
+    assert {path.name for path in EXPERIMENTS.glob("*.py")} == {*chain, *(path.name for path in BENCHMARKS)}
 
 
 @pytest.mark.slow
@@ -25,12 +28,22 @@ def test_a_benchmark_prints_its_table(path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("readme", [EXPERIMENTS / "README.md", EXPERIMENTS.parent / "README.md"], ids=["experiments", "project"])
+def test_tables_are_made_from_the_records(readme: Path) -> None:
+    assert filled(readme.read_text(), recorded()) == readme.read_text(), "run python experiments/collect.py"
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
-def test_a_table_shows_the_recorded_results(path: Path, readme: Path) -> None:
+def test_a_table_shows_the_recorded_results(path: Path) -> None:
     runs = [json.loads(line) for line in path.read_text().splitlines()]
-    table = [line for line in readme.read_text().splitlines() if line.startswith(f"| {path.stem} ")]
+    table = [" ".join(line.split()) for line in (EXPERIMENTS / "README.md").read_text().splitlines() if line.startswith(f"| {path.stem} ")]
     for net in ("dense", "tensorized", "pruned", "integer"):
         (row,) = [line for line in table if f"| {net} |" in line]
-        assert f"{100 * mean(run[net]['accuracy'] for run in runs):.2f}" in row
-        assert f"{mean(run[net]['parameters'] for run in runs):,.0f}" in row
-        assert f"| {len(runs)} |" in row
+        assert f"{mean(100 * run[net]['accuracy'] for run in runs):.2f}" in row
+        assert f"| {mean(run[net]['parameters'] for run in runs):,.0f} |" in row
+
+
+def test_every_picture_of_the_page_is_there_and_small() -> None:
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", (EXPERIMENTS / "README.md").read_text())
+    kept = {str(path.relative_to(EXPERIMENTS)) for path in EXPERIMENTS.glob("figures/*")}
+    assert shown and set(shown) == kept
+    assert max((EXPERIMENTS / name).stat().st_size for name in shown) < 100_000

@@ -87,6 +87,15 @@ def test_contributions_do_not_change_when_magnitude_moves_along_their_axis(form,
     np.testing.assert_allclose(after[axis], before[axis])
 
 
+@given(forms, seeds)
+def test_a_contribution_is_the_norm_of_what_an_index_adds_to_the_dense_weight(form, seed):
+    cores = drawn(form, seed)
+    for axis, carried in contributions(form, cores).items():
+        alone = [dense(*shrink(form, cores, {axis: [index]})) for index in range(form.size[axis])]
+        np.testing.assert_allclose(carried, [np.linalg.norm(part) for part in alone])
+        np.testing.assert_allclose(sum(alone), dense(form, cores), atol=1e-9)
+
+
 def test_contributions_of_a_pair_are_products_of_norms():
     one, other = drawn(PAIR, 3)
     expected = [np.linalg.norm(one[:, r]) * np.linalg.norm(other[r]) for r in range(3)]

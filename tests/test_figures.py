@@ -4,8 +4,16 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from bayestt.report.figures import accuracy_against_parameters, cycles_per_nest, ranks_over_epochs
-from bayestt.report.table import Model
+from bayestt.report.figures import (
+    accuracy_against_parameters,
+    accuracy_over_seeds,
+    cycles_per_nest,
+    posterior_of_ranks,
+    ranks_over_epochs,
+    reliability_diagram,
+)
+from bayestt.report.published import MNIST_DENSE, PUBLISHED
+from bayestt.report.table import Experiment, Model
 
 
 def words(figure: Figure) -> str:
@@ -34,3 +42,35 @@ def test_every_step_has_its_bar() -> None:
     figure = cycles_per_nest(["load", "fc1"], [100, 50], [0.0, 0.98])
     assert "98 %" in words(figure) and "100  (0 %)" in words(figure)
     assert [bar.get_width() for bar in figure.axes[0].patches] == [100, 50, 0.0, 49.0]
+
+
+def test_every_experiment_has_its_means_and_every_paper_its_star() -> None:
+    dense = Model("dense", 0.98, 400_000, 1)
+    runs = tuple((dense, Model("pruned", 0.97 + k / 100, 4000 + k, 1), Model("uniform", 0.95, 4100, 1)) for k in (-1, 0, 1))
+    figure = accuracy_over_seeds([Experiment("mnist_fc", (0, 1, 2), runs, ("a",) * 3)], PUBLISHED["mnist"])
+    means = {(float(bars[0].get_xdata()[0]), round(float(bars[0].get_ydata()[0]), 6)) for bars in figure.axes[0].containers}
+    assert means == {(4000, 97), (4100, 95)}
+    keys = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert keys == ["mnist_fc", "pruned", "uniform", "published"]
+    assert all(paper.name in words(figure) for paper in PUBLISHED["mnist"]) and "400,000" in words(figure)
+
+
+def test_published_sizes_are_the_published_factors() -> None:
+    assert MNIST_DENSE == 784 * 625 + 625 + 625 * 10 + 10
+    assert [round(MNIST_DENSE / paper.parameters) for paper in PUBLISHED["mnist"]] == [137, 141, 205]
+
+
+def test_every_bonds_belief_is_drawn() -> None:
+    figure = posterior_of_ranks({"fc1.r1": {3: 0.25, 4: 0.75}, "fc2.r1": {9: 1.0}}, {"fc1.r1": (3, 4), "fc2.r1": (9, 9)})
+    drawn = [[(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axes.patches] for axes in figure.axes]
+    assert drawn == [[(3, 0.25), (4, 0.75)], [(9, 1.0)]]
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["fc1.r1: 3 to 4", "fc2.r1: 9"]
+
+
+def test_every_net_has_its_line_of_bins() -> None:
+    figure = reliability_diagram({"dense": [(0.3, 0.0, 1), (0.5, 0.4, 20), (0.9, 0.8, 79)], "pruned": [(0.7, 0.7, 100)]})
+    upper, lower = ([line.get_xydata() for line in axes.lines] for axes in figure.axes)
+    drawn = [[(x, y) for x, y in line.tolist() if y == y] for line in upper]
+    assert drawn == [[(0, 0), (1, 1)], [(0.5, 0.4), (0.9, 0.8)], [(0.7, 0.7)]], "a bin of one image says nothing of accuracy"
+    assert [line.tolist() for line in lower] == [[[0.3, 1], [0.5, 20], [0.9, 79]], [[0.7, 100]]]
+    assert {"dense", "pruned"} <= set(words(figure).split())

@@ -115,7 +115,7 @@ def test_scales_follow_their_closed_form_damped() -> None:
     )
     first = point(believes)
     torch.testing.assert_close(still, first.log_lam.detach().exp())
-    best = half_cauchy(0.1).update(believes.squares(first.square().detach()), believes.layout.count).sqrt()
+    best = half_cauchy(0.1).best(believes.squares(first.square().detach()), believes.layout.count).sqrt()
     torch.testing.assert_close(full, best, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(half, best, rtol=1e-2, atol=1e-6)
 

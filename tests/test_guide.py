@@ -7,9 +7,10 @@ from pyro.infer import SVI, Predictive, Trace_ELBO
 from test_model import LABELS, PRIORS, X, believed, params  # noqa: F401
 from torch.distributions import Normal, kl_divergence
 
+from bayestt.algebra.formats import FORMATS
 from bayestt.bayes.guide import mean_field, point
 from bayestt.bayes.model import log_joint, log_prior
-from bayestt.bayes.prior import Prior, gamma_product, log_uniform
+from bayestt.bayes.prior import Prior, gamma_product, half_cauchy, log_uniform
 
 
 @pytest.mark.parametrize("prior", PRIORS, ids=lambda prior: prior.name)
@@ -25,11 +26,31 @@ def test_a_guide_starts_at_the_net(make, prior: Prior) -> None:
     torch.testing.assert_close(guide.square(), mean.square() + std.square())
 
 
-def test_scales_start_from_their_closed_form_or_the_ladder() -> None:
-    believes = believed(log_uniform())
+@pytest.mark.parametrize("closed_form", [True, False])
+def test_scales_start_from_their_closed_form_or_the_ladder(closed_form: bool) -> None:
+    believes = believed(log_uniform(closed_form=closed_form))
     squares = believes.squares(point(believes).square()).detach()
     torch.testing.assert_close(point(believes).log_lam.exp(), (squares / 21).sqrt())
     torch.testing.assert_close(point(believed(gamma_product())).log_lam.detach(), torch.tensor([2.0, 1.0, 0.0]))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_products_of_scales_start_where_the_density_is_flat(format: str) -> None:
+    believes = believed(half_cauchy(0.3, product=True, closed_form=False), format, (2, 2, 2), (3, 2, 2))
+    guide = point(believes)
+    log_prior(believes, guide.square().detach(), guide.log_lam.exp()).backward()
+    torch.testing.assert_close(guide.log_lam.grad, torch.zeros_like(guide.log_lam), atol=0.02, rtol=0)
+
+
+def test_draws_after_training_are_the_generators_and_carry_no_gradients() -> None:
+    believes = believed(log_uniform())
+    guide = mean_field(believes, std=0.5)
+    first, again, other = (guide.draws(4000, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other) and not first.requires_grad
+    torch.testing.assert_close(first.mean(0), guide.mean.detach(), atol=0.05, rtol=0)
+    torch.testing.assert_close(first.std(0), torch.full_like(guide.mean, 0.5), atol=0.03, rtol=0)
+    alike = point(believes).draws(3, torch.Generator())
+    assert torch.equal(alike, point(believes).theta.detach().expand(3, -1)) and not alike.requires_grad
 
 
 def test_a_points_loss_in_pyro_is_the_fast_paths() -> None:

@@ -1,6 +1,8 @@
 """The model is one in Pyro's eyes, and its fast path gives the same log-density."""
 
 import warnings
+from functools import partial
+from itertools import pairwise
 
 import pyro
 import pytest
@@ -13,11 +15,12 @@ from torch.func import grad, vmap
 
 from bayestt.algebra.formats import FORMATS, Form
 from bayestt.bayes.model import Model, categorical, log_joint, log_prior, model
-from bayestt.bayes.prior import Prior, gamma_product, half_cauchy, log_uniform
+from bayestt.bayes.prior import Prior, gamma, gamma_product, half_cauchy, inverse_gamma, log_uniform
 from bayestt.nets.fc import fc
 from bayestt.nets.tensorize import tensorize
 
-PRIORS = [log_uniform(), half_cauchy(0.3), gamma_product()]
+PRIORS = [log_uniform(), half_cauchy(0.3, closed_form=False), inverse_gamma(1.0, 0.1, product=True), gamma_product()]
+CLOSED = [log_uniform, partial(half_cauchy, 0.3), partial(inverse_gamma, 1.0, 0.1), gamma]
 X, LABELS = torch.randn(6, 12, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 2, 1])
 
 
@@ -28,12 +31,12 @@ def params():
     pyro.clear_param_store()
 
 
-def believed(prior: Prior, format: str = "tt_matrix") -> Model:
+def believed(prior: Prior, format: str = "tt_matrix", rows: tuple[int, ...] = (2, 4), cols: tuple[int, ...] = (4, 3)) -> Model:
     """A tensorized layer, then a dense one."""
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        net = tensorize(fc([12, 8, 4]), {"fc1": Form(format, 3, (2, 4), (4, 3))})
+        net = tensorize(fc([12, 8, 4]), {"fc1": Form(format, 3, rows, cols)})
     return model(net, prior, categorical, num_data=100)
 
 
@@ -92,6 +95,38 @@ def test_squares_are_summed_where_the_right_index_reaches() -> None:
     assert believes.layout.count.tolist() == [8 + 12] * 3
 
 
+def test_squares_are_summed_once_for_every_use_of_a_product() -> None:
+    believes = believed(gamma_product())
+    theta, lam = values(believes)
+    sites, found = believes.sites(theta, lam), believes.squares(theta.square())
+    torch.testing.assert_close(found, 2 * sites["fc1.core0"].square().sum((0, 1)) + 2 * sites["fc1.core1"].square().sum((1, 2)))
+    assert believes.layout.count.tolist() == [2 * (8 + 12)] * 3
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("product", [False, True], ids=["right index", "product"])
+@pytest.mark.parametrize("prior", CLOSED, ids=lambda prior: prior().law)
+def test_steps_to_the_best_scales_climb_to_where_the_density_is_flat(prior, product: bool, format: str) -> None:
+    believes = believed(prior(product=product), format, rows=(2, 2, 2), cols=(3, 2, 2))
+    theta, lam = (value.double() for value in values(believes))
+    densities = []
+    for _ in range(200):
+        densities.append(log_prior(believes, theta.square(), lam).item())
+        lam = believes.best_scales(theta.square(), lam)
+    assert all(after >= before - 1e-6 * abs(before) for before, after in pairwise(densities))
+    assert densities[-1] > densities[0]
+    slope = grad(lambda log_lam: log_prior(believes, theta.square(), log_lam.exp()))(lam.log())
+    torch.testing.assert_close(slope, torch.zeros_like(slope), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("prior", CLOSED, ids=lambda prior: prior().law)
+def test_scales_live_where_the_net_does(prior) -> None:
+    elsewhere = tensorize(fc([12, 8]), {"fc1": Form("tt_matrix", 3, (2, 4), (4, 3))}).to("meta")
+    with pyro.validation_enabled(False):
+        believes = model(elsewhere, prior(), categorical, num_data=100)
+        assert log_prior(believes, *(torch.ones(size, device="meta") for size in (believes.layout.size, 3))).device.type == "meta"
+
+
 def test_both_vectors_are_shown_by_name() -> None:
     believes = believed(log_uniform())
     theta, lam = values(believes)
@@ -144,6 +179,7 @@ def test_pyros_own_inference_and_prediction_run(prior: Prior, auto: type) -> Non
 
 
 def test_the_prior_predicts_by_itself() -> None:
-    drawn = Predictive(believed(Prior("mine", lambda ranks: HalfCauchy(torch.ones(ranks)), start=torch.ones)), num_samples=3)(X)
+    mine = Prior("mine", lambda ranks: HalfCauchy(torch.ones(ranks)), half_cauchy(1.0).best)
+    drawn = Predictive(believed(mine), num_samples=3)(X)
     assert drawn["lam"].numel() == 9 and drawn["labels"].shape == (3, 6)
     assert Predictive(believed(log_uniform()), num_samples=1)(torch.randn(101, 12))["labels"].shape == (1, 101)

@@ -50,9 +50,34 @@ def test_it_leaves_every_steps_result(finished: Path) -> None:
     assert found["simulate"]["equal"] and found["simulate"]["images"] == 3
     assert found["emulate"]["equal"] and found["emulate"]["images"] == 20
     assert [row["name"] for row in found["report"]["models"]] == ["dense", "tensorized", "pruned", "integer"]
-    assert {"report.md", "ranks.png", "accuracy.png", "cycles.png", "datapath.v", "program"} <= {path.name for path in finished.iterdir()}
+    pictures = {"ranks.png", "accuracy.png", "reliability.png", "cycles.png"}
+    assert {"report.md", "datapath.v", "program", *pictures} <= {path.name for path in finished.iterdir()}
+    assert not list(finished.glob("*.training"))
     parameters = [row["parameters"] for row in found["report"]["models"]]
     assert parameters[0] == 407_050 and parameters[1] > parameters[2] == parameters[3]
+
+
+def test_every_result_says_what_it_was_made_with(finished: Path) -> None:
+    commit = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    for step in STEPS:
+        made_with = json.loads((finished / f"{step}.json").read_text())["made_with"]
+        assert (made_with["experiment"], made_with["seed"], made_with["judged_on"]) == ("chain", 0, "test")
+        assert made_with["overrides"] == [*QUICK, *SMALL]
+        assert (made_with["commit"] or "").removesuffix("-dirty") == commit
+
+
+def test_an_integer_nets_probabilities_are_nearly_the_float_ones(finished: Path) -> None:
+    pruned, integer = (json.loads((finished / f"{step}.json").read_text()) for step in ("prune", "quantize"))
+    assert integer["nll"] == pytest.approx(pruned["nll"], abs=0.02) and integer["nll"] != pruned["nll"]
+    assert integer["ece"] == pytest.approx(pruned["ece"], abs=0.02)
+
+
+def test_a_page_needs_no_machine(finished: Path, tmp_path: Path) -> None:
+    for step in ("train", "prune"):
+        (tmp_path / f"{step}.json").write_bytes((finished / f"{step}.json").read_bytes())
+    run_here(tmp_path, "start=report")
+    page = (tmp_path / "report.md").read_text()
+    assert "pruned" in page and "![reliability]" in page and "cycles" not in page
 
 
 @pytest.mark.parametrize("step", list(STEPS)[1:])
@@ -82,6 +107,9 @@ def test_an_interrupted_training_ends_with_the_same_bytes(finished: Path, tmp_pa
 
 MISTAKES = {
     "unknown step": (["start=trian"], "start=trian: expected one of train, prune"),
+    "unknown baseline": (["baselines=[unifrom]"], "baselines=unifrom: expected one of uniform, decomposed"),
+    "unknown objective": (["objectives=[accuracy,size]"], "objectives=size: expected one of accuracy, nll, parameters"),
+    "unknown split": (["judged_on=train"], "judged_on=train: expected one of test, validation"),
     "a layer that is not there": (["+form.fc9={_target_: bayestt.algebra.formats.Form, format: cp, rank: 2}"], "fc9.*nearest"),
     "modes of another size": (["form.fc1.rows=[4,4]"], r"4 \* 4 = 16 and the weight has 512"),
     "no rank": (["form.fc1.rank=0"], "every rank is at least 1"),

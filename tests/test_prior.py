@@ -1,13 +1,24 @@
 """Priors: each format's cores take the right scales, and closed forms are the best of their objectives."""
 
+from functools import partial
+from itertools import product as combinations
+
 import numpy as np
 import pytest
 import torch
 
 from bayestt.algebra.formats import cp, tensor_train, tt_matrix, tucker
-from bayestt.bayes.prior import NARROWEST, WIDEST, Prior, gamma_product, half_cauchy, log_uniform, named
+from bayestt.bayes.prior import NARROWEST, WIDEST, Prior, gamma, half_cauchy, inverse_gamma, ladder, log_uniform, named
 
-CLOSED = [log_uniform(), half_cauchy(0.1), half_cauchy(3.0)]
+LAWS = [
+    log_uniform,
+    partial(half_cauchy, 0.1),
+    partial(half_cauchy, 3.0),
+    partial(inverse_gamma, 1.0, 1e-3),
+    gamma,
+    partial(gamma, 0.5, 0.1),
+]
+EACH_LAW = pytest.mark.parametrize("prior", [law() for law in LAWS], ids=lambda prior: prior.name)
 
 
 @pytest.mark.parametrize(
@@ -23,16 +34,17 @@ CLOSED = [log_uniform(), half_cauchy(0.1), half_cauchy(3.0)]
     ids=["tt_matrix", "tensor_train", "two cores", "cp", "tucker", "no ranks"],
 )
 def test_which_ranks_scale_which_core(form, right: list, product: list) -> None:
-    assert log_uniform().scales(form) == tuple(right)
-    assert gamma_product().scales(form) == tuple(product)
+    for law in LAWS:
+        assert law().scales(form) == tuple(right)
+        assert law(product=True).scales(form) == tuple(product)
 
 
-@pytest.mark.parametrize("prior", CLOSED, ids=lambda prior: prior.name)
+@EACH_LAW
 @pytest.mark.parametrize("count", [1, 12, 4000])
 @pytest.mark.parametrize("rms", [1e-4, 0.01, 0.3, 20.0])
 def test_a_closed_form_is_the_best_of_its_objective(prior: Prior, count: int, rms: float) -> None:
     squares = count * rms**2
-    found = prior.update(torch.tensor([squares], dtype=torch.float64), torch.tensor([count])).sqrt().item()
+    found = prior.best(torch.tensor([squares], dtype=torch.float64), torch.tensor([count])).sqrt().item()
 
     def objective(scale: torch.Tensor) -> torch.Tensor:
         return -count * scale.log() - squares / (2 * scale**2) + prior.scale(1).expand([len(scale)]).log_prob(scale)
@@ -41,19 +53,25 @@ def test_a_closed_form_is_the_best_of_its_objective(prior: Prior, count: int, rm
     assert found == pytest.approx(scales[objective(scales).argmax()].item(), rel=3e-4)
 
 
-@pytest.mark.parametrize("prior", CLOSED, ids=lambda prior: prior.name)
+@EACH_LAW
 def test_a_closed_form_is_finite_in_float32_at_the_ends(prior: Prior) -> None:
-    best = prior.update(torch.tensor([0.0, 1e-30, 1e20]), torch.tensor([9, 9, 9]))
+    best = prior.best(torch.tensor([0.0, 1e-30, 1e20]), torch.tensor([9, 9, 9]))
     assert best.isfinite().all() and (best >= NARROWEST**2 * 0.99).all() and (best <= WIDEST**2 * 1.01).all()
 
 
 def test_the_half_cauchy_update_is_the_authors() -> None:
     squares, count, eta = 3.7, 40, 0.2
     authors = (squares - eta**2 * count + np.sqrt(squares**2 + (2 * count + 8) * eta**2 * squares + eta**4 * count**2)) / (2 * count + 4)
-    assert half_cauchy(eta).update(torch.tensor(squares), torch.tensor(count)).item() == pytest.approx(authors, rel=1e-5)
+    assert half_cauchy(eta).best(torch.tensor(squares), torch.tensor(count)).item() == pytest.approx(authors, rel=1e-5)
 
 
-@pytest.mark.parametrize("prior", [*CLOSED, gamma_product()], ids=lambda prior: prior.name)
+def test_the_inverse_gamma_update_is_the_authors_of_a_shape_less_one_half() -> None:
+    squares, count, a, b = 3.7, 40, 1.5, 0.2
+    found = inverse_gamma(a, b).best(torch.tensor(squares), torch.tensor(count)).item()
+    assert found == pytest.approx((2 * b + squares) / (count + 2 + 2 * (a - 0.5)))
+
+
+@EACH_LAW
 def test_scales_are_independent_positive_and_proper(prior: Prior) -> None:
     torch.manual_seed(0)
     drawn = prior.scale(5).sample((1000,))
@@ -65,28 +83,32 @@ def test_scales_are_independent_positive_and_proper(prior: Prior) -> None:
 
 
 def test_the_ladder_falls_by_one_in_the_logarithm() -> None:
-    start = gamma_product().start
-    np.testing.assert_allclose(start(4).log(), [2.5, 1.5, 0.5, -0.5], rtol=1e-5)
-    assert start(20)[0].log().item() == pytest.approx(10.5) and start(20)[-1].log().item() == pytest.approx(-8.5)
-    assert (start(200) ** -4).isfinite().all() and (start(200) ** 4).isfinite().all()
+    np.testing.assert_allclose(ladder(4).log(), [2.5, 1.5, 0.5, -0.5], rtol=1e-5)
+    assert ladder(20)[0].log().item() == pytest.approx(10.5) and ladder(20)[-1].log().item() == pytest.approx(-8.5)
+    assert (ladder(200) ** -4).isfinite().all() and (ladder(200) ** 4).isfinite().all()
 
 
 def test_priors_are_found_by_name() -> None:
-    assert named("half_cauchy", eta=0.5).name == "half_cauchy(eta=0.5)"
-    assert named("log_uniform").update and not named("gamma_product").update
+    assert named("half_cauchy", eta=0.5, product=True).name == "half_cauchy(eta=0.5), product"
+    assert named("gamma_product", b=2.0).name == "gamma(a=1.0, b=2.0), product, gradient, ladder"
     with pytest.raises(ValueError, match="unknown prior 'half_couchy': did you mean half_cauchy or "):
         named("half_couchy")
 
 
-@pytest.mark.parametrize("make", [lambda: half_cauchy(0), lambda: gamma_product(a=-1), lambda: gamma_product(b=float("nan"))])
+def test_every_choice_is_in_the_name() -> None:
+    choices = [dict(zip(("product", "closed_form", "ladder"), bits, strict=True)) for bits in combinations((False, True), repeat=3)]
+    names = {law(**choice).name for law in LAWS for choice in choices if not (choice["closed_form"] and choice["ladder"])}
+    assert len(names) == 6 * len(LAWS)
+
+
+@pytest.mark.parametrize("make", [lambda: half_cauchy(0), lambda: gamma(a=-1), lambda: gamma(b=float("nan")), lambda: inverse_gamma(0, 1)])
 def test_settings_must_be_positive(make) -> None:
     with pytest.raises(ValueError, match="must be positive: give a number above 0"):
         make()
 
 
-def test_a_prior_needs_one_way_to_start_and_no_wrong_closed_form() -> None:
-    scale, update = log_uniform().scale, log_uniform().update
-    with pytest.raises(ValueError, match="prior mine: scales start from their closed form or from `start`: give exactly one"):
-        Prior("mine", scale)
-    with pytest.raises(ValueError, match="prior mine: a product of scales has no closed-form update"):
-        Prior("mine", scale, product=True, update=update)
+def test_settings_that_contradict_are_refused() -> None:
+    with pytest.raises(ValueError, match="prior gamma: a is 2, expected less than 2"):
+        gamma(a=2)
+    with pytest.raises(ValueError, match="prior log_uniform, ladder: .* give closed_form or ladder, not both"):
+        log_uniform(ladder=True)

@@ -10,7 +10,7 @@ from torch import nn
 from bayestt.algebra.factorization import contributions, dense, shrink
 from bayestt.algebra.formats import FORMATS, Form
 from bayestt.bayes.posterior import Posterior
-from bayestt.bayes.prune import prune, ranks
+from bayestt.bayes.prune import prune, ranks, smallest
 from bayestt.nets.fc import fc
 from bayestt.nets.tensorize import tensorize
 
@@ -94,3 +94,63 @@ def test_a_threshold_is_a_part(threshold: float) -> None:
     for judge in (prune, ranks):
         with pytest.raises(ValueError, match="give a part of the largest contribution, 0 to 1"):
             judge(network(), threshold)
+
+
+def parameters(net: nn.Module) -> int:
+    return sum(weight.numel() for weight in net.parameters())
+
+
+def deep(seed: int) -> nn.Module:
+    """Layers of two formats, the ranks of very different weight."""
+    torch.manual_seed(seed)
+    net = tensorize(fc([64, 36, 4]), {"fc1": Form("tt_matrix", 4, (4, 3, 3), (4, 4, 4)), "fc2": Form("tucker", 3, (4,), (6, 6))})
+    with torch.no_grad():
+        for layer in (net.fc1, net.fc2):
+            for core in layer.cores:
+                core.mul_(torch.exp(torch.randn(core.shape[-1])))
+    return net
+
+
+def cut_slowly(net: nn.Module, budget: int) -> dict[str, int]:
+    """The ranks that a budget leaves, each cut judged by the dense weight with it and without."""
+    names = ("fc1", "fc2")
+    cores = {name: [core.detach().double().numpy() for core in net.get_submodule(name).cores] for name in names}
+    forms = {name: net.get_submodule(name).form for name in names}
+    whole = {name: np.square(dense(forms[name], cores[name])).sum() for name in names}
+    fixed = parameters(net) - sum(form.parameters for form in forms.values())
+    while (excess := fixed + sum(form.parameters for form in forms.values()) - budget) > 0:
+        choices = []
+        for name in names:
+            now = dense(forms[name], cores[name])
+            for axis in forms[name].ranks:
+                for index in range(forms[name].size[axis] if forms[name].size[axis] > 1 else 0):
+                    form, rest = shrink(forms[name], cores[name], {axis: [k for k in range(forms[name].size[axis]) if k != index]})
+                    lost = np.square(now - dense(form, rest)).sum() / whole[name]
+                    choices.append((lost / min(forms[name].parameters - form.parameters, excess), name, form, rest))
+        _, name, forms[name], cores[name] = min(choices, key=lambda choice: choice[0])
+    return {f"{name}.{axis}": forms[name].size[axis] for name in names for axis in forms[name].ranks}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_budget_is_met_by_the_cuts_that_take_least_for_what_they_save(seed: int) -> None:
+    net = deep(seed)
+    for budget in np.random.default_rng(seed).integers(smallest(net), parameters(net) + 20, 4).tolist():
+        small = prune(net, parameters=budget)
+        assert parameters(small) <= budget
+        assert ranks(small) == cut_slowly(net, budget)
+
+
+def test_the_smallest_network_has_every_rank_at_one_and_no_budget_is_below() -> None:
+    net = deep(0)
+    least = prune(net, parameters=smallest(net))
+    assert set(ranks(least).values()) == {1} and parameters(least) == smallest(net) == smallest(least)
+    with pytest.raises(ValueError, match=rf"9 parameters: this network takes {smallest(net)} with every rank at 1: give at least as many"):
+        prune(net, parameters=9)
+
+
+def test_threshold_and_budget_go_together() -> None:
+    net = deep(1)
+    by_threshold = prune(net, 0.5)
+    assert ranks(prune(net, 0.5, parameters(net))) == ranks(by_threshold)
+    tighter = prune(net, 0.5, parameters(by_threshold) - 1)
+    assert parameters(tighter) < parameters(by_threshold)

@@ -88,13 +88,15 @@ def shrink(
 
 
 def contributions(form: Factorization, cores: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """How much each index of each rank axis carries: the product, over the cores that have the axis, of the norms of their slices.
+    """How much each index of each rank axis carries: the Frobenius norm of the part of the dense weight that is summed with that index.
 
-    Unlike a prior's scale it does not change when magnitude moves between the cores that share the axis. Compare it within one axis.
+    Unlike a prior's scale it does not change when magnitude moves between cores. Computed from products of the cores with themselves, never
+    from the dense weight; float64.
     """
-    norms: dict[str, np.ndarray] = {}
+    exact = [np.asarray(core, np.float64) for core in cores]
+    carried: dict[str, np.ndarray] = {}
     for axis in form.ranks:
-        holders = [(core, axes.index(axis)) for core, axes in zip(cores, form.cores, strict=True) if axis in axes]
-        slices = [np.moveaxis(core, at, 0).reshape(form.size[axis], -1) for core, at in holders]
-        norms[axis] = np.prod([np.linalg.norm(rows, axis=1) for rows in slices], axis=0)
-    return norms
+        twins = [tuple(f"{name}'" if name in form.ranks and name != axis else name for name in core) for core in form.cores]
+        squares = einsum([*exact, *exact], [*form.cores, *twins], (axis,))
+        carried[axis] = np.sqrt(squares.clip(0))
+    return carried

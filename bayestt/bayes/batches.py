@@ -27,13 +27,10 @@ class Batches:
         """Batches in an epoch."""
         return max(1, len(self.images) // self.size)
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch; images left over from whole batches wait for another epoch, whose order is another."""
+    def epoch(self, number: int) -> Iterator[Tensor]:
+        """The numbers of the images in each batch; images left over from whole batches wait for another epoch, whose order is another."""
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed_of(number)))
-        images, labels = torch.from_numpy(self.images), torch.from_numpy(self.labels)
-        for k in range(len(self)):
-            chosen = order[k * self.size : (k + 1) * self.size]
-            yield images[chosen], labels[chosen]
+        return iter(order[: len(self) * self.size].split(self.size))
 
     def seed_of(self, number: int) -> int:
         """The seed of an epoch's order, and of all noise in it."""

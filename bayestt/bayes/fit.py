@@ -1,6 +1,6 @@
 """The one training loop: MAP or variational inference of all weights, with the scales of the ranks found on the way."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -15,12 +15,15 @@ from torch import nn
 from tqdm import tqdm
 
 from bayestt.bayes.batches import Batches
+from bayestt.bayes.budget import Budget, silence
 from bayestt.bayes.checkpoint import digest, resume, save
+from bayestt.bayes.guide import Point
 from bayestt.bayes.model import Model
 from bayestt.bayes.posterior import Epoch, Posterior
 from bayestt.bayes.predict import predict, score
 from bayestt.bayes.prune import ranks
 from bayestt.bayes.step import Guide, adam, step
+from bayestt.bayes.teacher import Lesson, Teacher
 
 Labelled = tuple[np.ndarray, np.ndarray]
 """Images, float32 (n, ...), and labels, int64 (n,)."""
@@ -33,30 +36,42 @@ def fit(
     validation: Labelled,
     *,
     lr: float,
+    lr_end: float = 0.0,
     epochs: int,
+    warmup: float = 0.0,
     weight: float = 1.0,
     ramp: float = 0.0,
     rho: float = 1.0,
     threshold: float = 0.1,
+    budget: Budget | None = None,
+    teacher: Teacher | None = None,
     checkpoint: str | Path | None = None,
+    watch: Callable[[int, Epoch, nn.Module], None] | None = None,
 ) -> Posterior:
     """Train copies of the guide and the net by Adam on the mean negative log-likelihood less `weight` / num_data of log-prior and entropy.
 
     `weight` is the prior's temperature: 1 is Bayes' rule, more prunes more, 0 trains without a prior. It grows from 0 over `ramp` epochs;
-    `lr` falls to 0 along half a cosine. Where the prior knows the best scales in closed form, their squares move to it by `rho` (0 to 1) a
-    step (Hawkins, Liu & Zhang 2022), else scales follow their gradient. `threshold` is that of `prune`, for the ranks in the history.
+    `lr` grows from 0 over `warmup` epochs and falls to `lr_end` along half a cosine. Where the prior's `closed_form` is true, the squares
+    of its scales move to their best by `rho` (0 to 1) a step (Hawkins, Liu & Zhang 2022), else scales follow their gradient. `threshold`
+    is that of `prune`, for the ranks in the history. A `budget`, of a point guide, sets ranks to zero after each epoch until it is met. A
+    `teacher` takes its share of the likelihood's place (Hinton et al. 2015).
 
     With a path for a `checkpoint` every epoch is kept there. The same call after an interrupt goes on from the last whole epoch, to the
     very same bytes: order and noise are functions of the batches' seed and the epoch's number. An objective that is no number ends the
-    training with a FloatingPointError that says when and where.
+    training with a FloatingPointError that says when and where. `watch` is called after every epoch, with its number, its record, and the
+    net at the mean of its weights.
     """
-    settings = _Settings(lr, epochs, weight, ramp, rho, threshold)
+    settings = _Settings(lr, lr_end, epochs, warmup, weight, ramp, rho, threshold, budget)
     _check_labels(model, batches, validation)
+    if budget and not isinstance(guide, Point):
+        raise ValueError(f"a budget while learning needs a point guide, not {type(guide).__name__}: meet it first, then learn a posterior")
+    lesson = teacher.lesson(batches.images) if teacher else None
+    whole = sum(weight.numel() for weight in model.net.parameters())
     model, guide = replace(model, net=deepcopy(model.net)), deepcopy(guide)
     optimizer = adam(model, guide, lr)
     history: list[Epoch] = []
     if checkpoint is not None:
-        state = Path(checkpoint), _identity(model, guide, batches, validation, settings), guide, model.net, optimizer
+        state = Path(checkpoint), _identity(model, guide, batches, validation, settings, lesson), guide, model.net, optimizer
         if state[0].exists():
             history = resume(*state)
         else:
@@ -65,12 +80,16 @@ def fit(
     with tqdm(total=epochs, initial=len(history), unit="epoch", disable=None) as bar:
         for number in range(len(history) + 1, epochs + 1):
             with _noise(batches.seed_of(number)):
-                loss = _epoch(model, guide, optimizer, batches, number, settings)
+                loss = _epoch(model, guide, optimizer, batches, lesson, number, settings)
+            if budget:
+                silence(_at_mean(model, guide), model.layout, guide.theta, optimizer, budget.after(number, whole))
             history.append(_judged(model, guide, validation, loss, threshold))
             if checkpoint is not None:
                 save(*state, history)
             bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{history[-1].accuracy:.4f}", **history[-1].ranks)
             bar.update()
+            if watch is not None:
+                watch(number, history[-1], _at_mean(model, guide))
     return _posterior(model, guide, history)
 
 
@@ -79,16 +98,21 @@ class _Settings:
     """The numbers that decide a training, checked."""
 
     lr: float
+    lr_end: float
     epochs: int
+    warmup: float
     weight: float
     ramp: float
     rho: float
     threshold: float
+    budget: Budget | None
 
     def __post_init__(self) -> None:
         rules = {
             f"lr is {self.lr}, expected a positive number": self.lr > 0,
+            f"lr_end is {self.lr_end}, expected 0 to lr": 0 <= self.lr_end <= self.lr,
             f"epochs is {self.epochs}, expected at least 1": self.epochs >= 1,
+            f"warmup is {self.warmup}, expected 0 epochs or more": self.warmup >= 0,
             f"weight is {self.weight}, expected 0 or more": self.weight >= 0,
             f"ramp is {self.ramp}, expected 0 epochs or more": self.ramp >= 0,
             f"rho is {self.rho}, expected 0 to 1": 0 <= self.rho <= 1,
@@ -111,7 +135,9 @@ def _check_labels(model: Model, batches: Batches, validation: Labelled) -> None:
             )
 
 
-def _identity(model: Model, guide: Guide, batches: Batches, validation: Labelled, settings: _Settings) -> dict[str, Any]:
+def _identity(
+    model: Model, guide: Guide, batches: Batches, validation: Labelled, settings: _Settings, lesson: Lesson | None
+) -> dict[str, Any]:
     """All that decides where a training ends, to tell its checkpoint from another's."""
     return {
         **asdict(settings),
@@ -120,21 +146,33 @@ def _identity(model: Model, guide: Guide, batches: Batches, validation: Labelled
         "batches": [batches.size, batches.seed],
         "start": digest(*(part.detach().cpu().numpy() for part in guide.parameters())),
         "data": digest(batches.images, batches.labels, *validation),
+        "lesson": lesson and [lesson.share, lesson.temperature, digest(lesson.scores.numpy())],
     }
 
 
-def _epoch(model: Model, guide: Guide, optimizer: torch.optim.Optimizer, batches: Batches, number: int, settings: _Settings) -> float:
+def _epoch(
+    model: Model,
+    guide: Guide,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    lesson: Lesson | None,
+    number: int,
+    settings: _Settings,
+) -> float:
     """All steps of an epoch; returns the mean objective."""
     model.net.train()
     device = next(model.net.parameters()).device
     losses = []
-    for k, (x, labels) in enumerate(batches.epoch(number)):
+    images, labels = torch.from_numpy(batches.images), torch.from_numpy(batches.labels)
+    for k, chosen in enumerate(batches.epoch(number)):
         past = number - 1 + k / len(batches)
+        warm = min(1.0, (past + 1 / len(batches)) / settings.warmup) if settings.warmup else 1.0
         for group in optimizer.param_groups:
-            group["lr"] = settings.lr * (1 + cos(pi * past / settings.epochs)) / 2
+            group["lr"] = warm * (settings.lr_end + (settings.lr - settings.lr_end) * (1 + cos(pi * past / settings.epochs)) / 2)
         weight = settings.weight / model.num_data * (min(1.0, past / settings.ramp) if settings.ramp else 1.0)
         try:
-            losses.append(step(model, guide, optimizer, x.to(device), labels.to(device), weight, settings.rho))
+            batch = images[chosen].to(device), labels[chosen].to(device)
+            losses.append(step(model, guide, optimizer, *batch, weight, settings.rho, lesson and lesson.of(chosen, device)))
         except FloatingPointError as fault:
             raise FloatingPointError(f"training ended in epoch {number}, batch {k + 1} of {len(batches)}: {fault}") from None
     return fmean(losses)

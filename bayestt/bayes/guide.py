@@ -11,6 +11,10 @@ from pyro.distributions import Delta, Normal
 from torch import Tensor, nn
 
 from bayestt.bayes.model import Model
+from bayestt.bayes.prior import ladder
+
+ROUNDS = 100
+"""Steps towards the best products of scales for the first weights."""
 
 
 def point(model: Model) -> "Point":
@@ -57,6 +61,10 @@ class Point(nn.Module):
         """Mean and standard deviation of theta."""
         return self.theta.detach(), torch.zeros_like(self.theta)
 
+    def draws(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` samples of theta (count, size) without gradients; for a point, all alike."""
+        return self.theta.detach().repeat(count, 1)
+
 
 class MeanField(nn.Module):
     """theta independently Gaussian, lam at one value; deviations and lam are kept as their logarithms."""
@@ -89,14 +97,23 @@ class MeanField(nn.Module):
         """Mean and standard deviation of theta."""
         return self.mean.detach(), self.log_std.detach().exp()
 
+    @torch.no_grad()
+    def draws(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` samples of theta (count, size) without gradients, from noise of a generator on the CPU: the same on every device."""
+        noise = torch.randn(count, len(self.mean), generator=generator).to(self.mean)
+        return torch.addcmul(self.mean, self.log_std.exp(), noise)
+
 
 def _first_scales(model: Model, square: Tensor) -> Tensor:
-    """The prior's own first scales, or else the best ones for these squares of weights."""
+    """The ladder, or else the best scales for these squares of weights."""
     if not model.layout.ranks:
         return square.new_empty(0)
-    if model.prior.start:
-        return torch.cat([model.prior.start(ranks) for ranks in model.layout.ranks.values()]).to(square)
-    return model.prior.update(model.squares(square), model.layout.count).sqrt()
+    if model.prior.ladder:
+        return torch.cat([ladder(ranks) for ranks in model.layout.ranks.values()]).to(square)
+    lam = torch.ones(len(model.layout.count)).to(square)
+    for _ in range(ROUNDS if model.prior.product else 1):
+        lam = model.best_scales(square, lam)
+    return lam
 
 
 def _sample_scales(log_lam: Tensor) -> None:

@@ -48,8 +48,24 @@ class Model:
         return torch.cat([scaled, scaled.new_full((self.layout.size - self.layout.scaled,), self.prior.wide)])
 
     def squares(self, square: Tensor) -> Tensor:
-        """For every scale the sum over the entries that it scales, right index, of their squares."""
-        return torch.zeros(len(self.layout.count)).to(square).index_add_(0, self.layout.scales[0], square[: self.layout.scaled])
+        """For every scale the sum, over the entries that it scales, of their squares; an entry that it scales twice counts twice."""
+        sums = torch.zeros(len(self.layout.count)).to(square)
+        for places in self.layout.scales:
+            sums.index_add_(0, places, square[: self.layout.scaled])
+        return sums
+
+    def best_scales(self, square: Tensor, lam: Tensor) -> Tensor:
+        """The scales at which the prior's density of them and of weights with these squares is highest; of products, a step towards them.
+
+        Under products every scale would go to its best while all others stay; all go half that way in their logarithms, which never lowers
+        the density: its logarithm f(u, w), u and w the logarithms of first and second factors, is concave and symmetric, so
+        f((u + w) / 2, (u + w) / 2) >= f(u, w), and f(u, w) >= f(w, w) where u is best for w.
+        """
+        if not self.prior.product:
+            return self.prior.best(self.squares(square), self.layout.count).sqrt()
+        standard = self.squares(square / self.deviations(lam).square())
+        best = self.prior.best(lam.square() * standard, self.layout.count).sqrt()
+        return (lam * best).sqrt()
 
     def sites(self, theta: Tensor, lam: Tensor) -> dict[str, Tensor]:
         """The two vectors as named views: `fc1.core0`, `fc1.bias`, `fc1.r1`."""
@@ -61,7 +77,9 @@ def model(net: nn.Module, prior: Prior, likelihood: Likelihood, num_data: int) -
     if num_data < 1:
         raise ValueError(f"num_data is {num_data}, expected at least 1: give the number of training images")
     laid = layout(net, prior)
-    return Model(net, prior, likelihood, num_data, laid, prior.scale(len(laid.count)) if laid.ranks else None)
+    with laid.count.device:
+        scale = prior.scale(len(laid.count)) if laid.ranks else None
+    return Model(net, prior, likelihood, num_data, laid, scale)
 
 
 def categorical(scores: Tensor) -> Distribution:

@@ -6,15 +6,15 @@ from difflib import get_close_matches
 from math import log
 
 import torch
-from pyro.distributions import Distribution, Gamma, HalfCauchy, TransformedDistribution, Uniform
+from pyro.distributions import Distribution, Gamma, HalfCauchy, InverseGamma, TransformedDistribution, Uniform
 from torch import Tensor
-from torch.distributions.transforms import ExpTransform
+from torch.distributions.transforms import ExpTransform, PowerTransform
 
 from bayestt.algebra.einsum import Axes
 from bayestt.algebra.factorization import Factorization
 
 NARROWEST, WIDEST = 1e-6, 1e6
-"""The interval to which a scale's log-uniform prior, improper by itself, is truncated; and the bounds of every closed-form update."""
+"""The interval to which a scale's log-uniform prior, improper by itself, is truncated; and the bounds of every closed form."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,28 @@ class Prior:
     Hawkins & Zhang 2021). So a chain's last core takes its left rank, factors of CP all share one, factors of Tucker have their own.
     Everything else, as Tucker's core, dense weights and biases, is Gaussian with the standard deviation `wide`.
 
-    `scale` makes the distribution of that many scales. `update`, where the best scales have a closed form, takes for every scale the sum
-    of squares of the entries it scales and their number, and gives its square; else scales follow their gradient. `start` gives the first
-    scales of an axis of that many ranks; without it they are fitted to the first weights.
+    `scale` makes the distribution of that many scales. `best` takes for every scale the sum of squares of the entries it scales, each over
+    the square of its other scale if it has one, and their number; it gives the square of the scale at which prior and entries together
+    are densest. Training moves scales there (`closed_form` True) or lets them follow their gradient. They start there, or from a `ladder`.
     """
 
-    name: str
+    law: str
     scale: Callable[[int], Distribution]
+    best: Callable[[Tensor, Tensor], Tensor]
     product: bool = False
-    update: Callable[[Tensor, Tensor], Tensor] | None = None
-    start: Callable[[int], Tensor] | None = None
+    closed_form: bool = True
+    ladder: bool = False
     wide: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.product and self.update:
-            raise ValueError(f"prior {self.name}: a product of scales has no closed-form update, expected none: leave it out")
-        if (self.start is None) == (self.update is None):
-            raise ValueError(f"prior {self.name}: scales start from their closed form or from `start`: give exactly one of them")
+        if self.closed_form and self.ladder:
+            raise ValueError(f"prior {self.name}: a closed form forgets the ladder it starts from: give closed_form or ladder, not both")
+
+    @property
+    def name(self) -> str:
+        """The law and what was chosen with it: `log_uniform`, `gamma(a=1.0, b=5.0), product, gradient, ladder`."""
+        choices = {"product": self.product, "gradient": not self.closed_form, "ladder": self.ladder}
+        return ", ".join([self.law, *(choice for choice, made in choices.items() if made)])
 
     def scales(self, form: Factorization) -> tuple[Axes, ...]:
         """For every core the rank axes whose scales multiply to its entries' standard deviation; none: it is `wide`."""
@@ -54,7 +59,7 @@ class Prior:
         return tuple(chosen)
 
 
-def log_uniform() -> Prior:
+def log_uniform(product: bool = False, closed_form: bool = True, ladder: bool = False) -> Prior:
     """p(s) ~ 1/s for s from NARROWEST to WIDEST, which makes it proper (Hawkins, Liu & Zhang 2022, ARD-LU).
 
     The best scale maximises -count * log s - squares / (2 s^2) - log s, so s^2 = squares / (count + 1).
@@ -63,46 +68,89 @@ def log_uniform() -> Prior:
     def scale(ranks: int) -> Distribution:
         return TransformedDistribution(Uniform(torch.full((ranks,), log(NARROWEST)), torch.full((ranks,), log(WIDEST))), [ExpTransform()])
 
-    return Prior("log_uniform", scale, update=lambda squares, count: _within(squares / (count + 1)))
+    def best(squares: Tensor, count: Tensor) -> Tensor:
+        return _within(squares / (count + 1))
+
+    return Prior("log_uniform", scale, best, product, closed_form, ladder)
 
 
-def half_cauchy(eta: float) -> Prior:
+def half_cauchy(eta: float, product: bool = False, closed_form: bool = True, ladder: bool = False) -> Prior:
     """s ~ C+(0, eta), so p(s) ~ 1 / (1 + s^2 / eta^2) (Hawkins, Liu & Zhang 2022, ARD-HC).
 
     With v = s^2, the best one is the positive root of (count + 2) v^2 + (count eta^2 - squares) v - squares eta^2 = 0.
     """
     _check_positive("half_cauchy", eta=eta)
 
-    def update(squares: Tensor, count: Tensor) -> Tensor:
+    def scale(ranks: int) -> Distribution:
+        return HalfCauchy(torch.full((ranks,), float(eta)))
+
+    def best(squares: Tensor, count: Tensor) -> Tensor:
         linear = count * eta**2 - squares
         root = torch.sqrt(linear**2 + 4 * (count + 2) * eta**2 * squares)
         # Of the two forms of the same root, the one that subtracts no like numbers.
         positive = torch.where(linear > 0, 2 * squares * eta**2 / (linear + root), (root - linear) / (2 * (count + 2)))
         return _within(positive)
 
-    return Prior(f"half_cauchy(eta={eta})", lambda ranks: HalfCauchy(torch.full((ranks,), float(eta))), update=update)
+    return Prior(f"half_cauchy(eta={eta})", scale, best, product, closed_form, ladder)
+
+
+def inverse_gamma(a: float, b: float, product: bool = False, closed_form: bool = True, ladder: bool = False) -> Prior:
+    """s^2 ~ InverseGamma(shape a, scale b), so p(s) ~ s^(-2a - 1) exp(-b / s^2) (Hawkins, Liu & Zhang's code, there `gamma`).
+
+    The best s^2 is (squares + 2b) / (count + 2a + 1). The authors divide by count + 2a + 2: they maximise the density of s^2, and this one,
+    like every other prior here, that of s. So no scale is below sqrt(2b / (count + 2a + 1)).
+    """
+    _check_positive("inverse_gamma", a=a, b=b)
+
+    def scale(ranks: int) -> Distribution:
+        return TransformedDistribution(InverseGamma(torch.full((ranks,), float(a)), torch.full((ranks,), float(b))), [PowerTransform(0.5)])
+
+    def best(squares: Tensor, count: Tensor) -> Tensor:
+        return _within((squares + 2 * b) / (count + 2 * a + 1))
+
+    return Prior(f"inverse_gamma(a={a}, b={b})", scale, best, product, closed_form, ladder)
+
+
+def gamma(a: float = 1.0, b: float = 5.0, product: bool = False, closed_form: bool = True, ladder: bool = False) -> Prior:
+    """s ~ Gamma(shape a, rate b), so p(s) ~ s^(a - 1) exp(-b s); a below 2, so that every scale has one best value.
+
+    It is the positive root of b s^3 + (count + 1 - a) s^2 = squares, a cubic in 1/s without a square, which Viète's formula solves.
+    """
+    _check_positive("gamma", a=a, b=b)
+    if a >= 2:
+        raise ValueError(f"prior gamma: a is {a}, expected less than 2: give a smaller one")
+
+    def scale(ranks: int) -> Distribution:
+        return Gamma(torch.full((ranks,), float(a)), torch.full((ranks,), float(b)))
+
+    def best(squares: Tensor, count: Tensor) -> Tensor:
+        flat = squares / (count + 1 - a)
+        turn = 1.5 * b * torch.sqrt(3 * flat) / (count + 1 - a)
+        third = torch.where(turn < 1, torch.cos(turn.clamp(max=1).acos() / 3), torch.cosh(turn.clamp(min=1).acosh() / 3))
+        return _within(0.75 * flat / third**2)
+
+    return Prior(f"gamma(a={a}, b={b})", scale, best, product, closed_form, ladder, wide=100.0)
 
 
 def gamma_product(a: float = 1.0, b: float = 5.0) -> Prior:
-    """s ~ Gamma(shape a, rate b), deviations the products of two scales (Hawkins & Zhang 2021, as in the authors' code).
+    """Hawkins & Zhang 2021, as in the authors' code: `gamma` on products of scales, which follow their gradient down from a ladder."""
+    return gamma(a, b, product=True, closed_form=False, ladder=True)
 
-    Scales follow their gradient as log s. They start as a ladder, log s = ((R + 1) - 2 k) / 2 for k = 0 to R - 1, which orders the ranks
-    and breaks their symmetry; it is cut at e^-15 and e^15, since squares of products must stay within float32.
+
+def ladder(ranks: int) -> Tensor:
+    """First scales (ranks,) that order the ranks and break their symmetry: log s = ((R + 1) - 2 k) / 2 for k = 0 to R - 1.
+
+    Hawkins & Zhang 2021; cut at e^-15 and e^15, since squares of products must stay within float32.
     """
-    _check_positive("gamma_product", a=a, b=b)
-    return Prior(
-        f"gamma_product(a={a}, b={b})",
-        lambda ranks: Gamma(torch.full((ranks,), float(a)), torch.full((ranks,), float(b))),
-        product=True,
-        start=lambda ranks: ((ranks + 1 - 2 * torch.arange(ranks)) / 2).clamp(-15, 15).exp(),
-        wide=100.0,
-    )
+    return ((ranks + 1 - 2 * torch.arange(ranks)) / 2).clamp(-15, 15).exp()
 
 
-PRIORS: dict[str, Callable[..., Prior]] = {prior.__name__: prior for prior in (log_uniform, half_cauchy, gamma_product)}
+PRIORS: dict[str, Callable[..., Prior]] = {
+    prior.__name__: prior for prior in (log_uniform, half_cauchy, inverse_gamma, gamma, gamma_product)
+}
 
 
-def named(name: str, **settings: float) -> Prior:
+def named(name: str, **settings: float | bool) -> Prior:
     """The prior of that name: `named("half_cauchy", eta=0.1)`; an unknown one is refused with the nearest names."""
     if name not in PRIORS:
         near = get_close_matches(name, PRIORS, n=2, cutoff=0)

@@ -1,51 +1,110 @@
-"""Smaller networks: ranks that carry next to nothing are cut out of the cores."""
+"""Smaller networks: ranks that carry next to nothing, or more than a budget allows, are cut out of the cores."""
 
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from bayestt.algebra.factorization import contributions, shrink
+from bayestt.algebra.factorization import Factorization, contributions, dense, shrink
 from bayestt.bayes.posterior import Posterior
 from bayestt.nets.tensorize import TensorizedLinear
 
+Kept = Mapping[str, Sequence[int]]
+"""By rank axis the indices that stay."""
 
-def prune(learned: Posterior | nn.Module, threshold: float) -> nn.Module:
+
+def prune(learned: Posterior | nn.Module, threshold: float = 0.0, parameters: int | None = None) -> nn.Module:
     """A network without the rank indices that contribute less than `threshold` (0 to 1) of the most in their bond.
 
-    Its cores are really smaller; all else is copied. Contributions are those of `bayestt.algebra.factorization`.
+    With a budget of `parameters`, of which biases and all else take their share, more go until it is met: one at a time the index that
+    carries the least of its layer's weight (part of the squared norm) for each parameter that it saves of those too many. Every bond keeps
+    at least one. Cores are really smaller; all else is copied. Contributions are those of `bayestt.algebra.factorization`.
     """
-    _check(threshold)
     net = deepcopy(learned.net if isinstance(learned, Posterior) else learned)
-    for layer in _tensorized(net).values():
-        keep = {axis: np.flatnonzero(kept) for axis, kept in _kept(layer, threshold).items()}
-        layer.form, cores = shrink(layer.form, _arrays(layer), keep)
+    for name, kept in survivors(net, threshold, parameters).items():
+        layer = net.get_submodule(name)
+        layer.form, cores = shrink(layer.form, _arrays(layer), kept)
         for k, core in enumerate(cores):
             old = getattr(layer, f"core{k}")
             setattr(layer, f"core{k}", nn.Parameter(torch.from_numpy(core).to(old), old.requires_grad))
     return net
 
 
+def survivors(net: nn.Module, threshold: float = 0.0, parameters: int | None = None) -> dict[str, Kept]:
+    """By tensorized layer and rank axis the indices that `prune` keeps."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold {threshold}: give a part of the largest contribution, 0 to 1")
+    layers = _tensorized(net)
+    kept = {}
+    for name, layer in layers.items():
+        carried = contributions(layer.form, _arrays(layer))
+        kept[name] = {axis: np.flatnonzero(norms >= threshold * norms.max()) for axis, norms in carried.items()}
+    if parameters is None:
+        return kept
+    if parameters < (least := smallest(net)):
+        raise ValueError(f"{parameters} parameters: this network takes {least} with every rank at 1: give at least as many")
+    return _within(parameters - _others(net), layers, kept)
+
+
 def ranks(net: nn.Module, threshold: float = 0.0) -> dict[str, int]:
     """By bond (`fc1.r1`) the ranks that `prune` would keep; at threshold 0, all there are."""
-    _check(threshold)
-    return {f"{name}.{axis}": int(kept.sum()) for name, layer in _tensorized(net).items() for axis, kept in _kept(layer, threshold).items()}
+    return {f"{name}.{axis}": len(indices) for name, kept in survivors(net, threshold).items() for axis, indices in kept.items()}
 
 
-def _kept(layer: TensorizedLinear, threshold: float) -> dict[str, np.ndarray]:
-    """For every rank axis which indices stay: those that reach the threshold, so at least the one that contributes most."""
-    return {axis: carried >= threshold * carried.max() for axis, carried in contributions(layer.form, _arrays(layer)).items()}
+def smallest(net: nn.Module) -> int:
+    """The parameters of a network cut down to one index in every bond; no budget can be less."""
+    return _others(net) + sum(_left(layer.form, dict.fromkeys(layer.form.ranks, [0])).parameters for layer in _tensorized(net).values())
+
+
+def _within(entries: int, layers: Mapping[str, TensorizedLinear], kept: Mapping[str, Kept]) -> dict[str, Kept]:
+    """So many fewer indices that all cores together hold at most so many entries."""
+    kept = dict(kept)
+    whole = {name: np.square(dense(layer.form, _arrays(layer))).sum() or 1.0 for name, layer in layers.items()}
+    cuts = {name: _cuts(layer, kept[name]) for name, layer in layers.items()}
+    while (excess := sum(_left(layer.form, kept[name]).parameters for name, layer in layers.items()) - entries) > 0:
+        # What a cut saves beyond the excess is worth nothing.
+        priced = [(cut.lost / whole[name] / min(cut.saved, excess), name, cut.kept) for name, found in cuts.items() for cut in found]
+        _, name, kept[name] = min(priced, key=lambda choice: choice[0])
+        cuts[name] = _cuts(layers[name], kept[name])
+    return kept
+
+
+class _Cut(NamedTuple):
+    """One index fewer: the squared norm that goes with it, the entries that it saves, and what is kept."""
+
+    lost: float
+    saved: int
+    kept: Kept
+
+
+def _cuts(layer: TensorizedLinear, kept: Kept) -> list[_Cut]:
+    """For every bond that can spare one the index that carries least."""
+    form, cores = shrink(layer.form, _arrays(layer), kept)
+    found = []
+    for axis, carried in contributions(form, cores).items():
+        if len(carried) > 1:
+            fewer = {**kept, axis: np.delete(kept[axis], carried.argmin())}
+            found.append(_Cut(carried.min() ** 2, form.parameters - _left(layer.form, fewer).parameters, fewer))
+    return found
 
 
 def _tensorized(net: nn.Module) -> dict[str, TensorizedLinear]:
     return {name: layer for name, layer in net.named_modules() if isinstance(layer, TensorizedLinear)}
 
 
-def _arrays(layer: TensorizedLinear) -> list[np.ndarray]:
-    return [core.detach().cpu().numpy() for core in layer.cores]
+def _left(form: Factorization, kept: Kept) -> Factorization:
+    """The factorization of the indices that stay."""
+    return replace(form, size={**form.size, **{axis: len(indices) for axis, indices in kept.items()}})
 
 
-def _check(threshold: float) -> None:
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold {threshold}: give a part of the largest contribution, 0 to 1")
+def _others(net: nn.Module) -> int:
+    """Parameters that no cut can save: biases, dense layers."""
+    return sum(weight.numel() for weight in net.parameters()) - sum(layer.form.parameters for layer in _tensorized(net).values())
+
+
+def _arrays(layer: TensorizedLinear) -> tuple[np.ndarray, ...]:
+    return tuple(core.detach().cpu().numpy() for core in layer.cores)

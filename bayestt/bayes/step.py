@@ -4,27 +4,41 @@ import torch
 from torch import Tensor, nn
 
 from bayestt.bayes.guide import MeanField, Point
-from bayestt.bayes.model import Model, log_likelihood, log_prior
+from bayestt.bayes.model import Model, log_prior
+from bayestt.bayes.teacher import Lesson
 
 Guide = Point | MeanField
 
 
 def adam(model: Model, guide: Guide, lr: float) -> torch.optim.Optimizer:
-    """The optimiser of a guide; scales that have a closed form are not its business."""
-    closed = model.prior.update is not None
+    """The optimiser of a guide; scales that go by their closed form are not its business."""
+    closed = model.prior.closed_form
     return torch.optim.Adam([part for name, part in guide.named_parameters() if not (closed and name == "log_lam")], lr=lr, fused=True)
 
 
-def step(model: Model, guide: Guide, optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor, weight: float, rho: float) -> float:
+def step(
+    model: Model,
+    guide: Guide,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    labels: Tensor,
+    weight: float,
+    rho: float,
+    lesson: Lesson | None = None,
+) -> float:
     """Change the guide by one batch; returns the mean negative log-likelihood less `weight` times log-prior and entropy, before the change.
 
+    With a lesson, a teacher's scores of the same images, its mean loss stands where the negative log-likelihood stood.
     Where that or its gradient is no number the weights stay: FloatingPointError, which names the layer or the site it came from.
     """
     optimizer.zero_grad()
-    loss = -log_likelihood(model, guide.draw(), x, labels)
+    scores = model.scores(guide.draw(), x)
+    loss = -model.likelihood(scores).log_prob(labels).mean()
+    if lesson:
+        loss = lesson.loss(scores, loss)
     if weight > 0:
         square, lam = guide.square(), guide.log_lam.exp()
-        if model.prior.update:
+        if model.prior.closed_form:
             lam = _update_scales(model, guide, square.detach(), rho)
         loss = loss - weight * (log_prior(model, square, lam) + guide.entropy())
     loss.backward()
@@ -37,8 +51,8 @@ def step(model: Model, guide: Guide, optimizer: torch.optim.Optimizer, x: Tensor
 @torch.no_grad()
 def _update_scales(model: Model, guide: Guide, square: Tensor, rho: float) -> Tensor:
     """Move the squares of all scales by `rho` towards the best ones for these expected squares of weights."""
-    best = model.prior.update(model.squares(square), model.layout.count)
-    moved = torch.lerp((2 * guide.log_lam).exp(), best, rho)
+    lam = guide.log_lam.exp()
+    moved = torch.lerp(lam.square(), model.best_scales(square, lam).square(), rho)
     guide.log_lam.copy_(moved.log() / 2)
     return moved.sqrt()
 

@@ -1,11 +1,20 @@
 """Pictures for people: each function returns a matplotlib figure, `figure.savefig(path)` writes it."""
 
 from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
 
+import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
 
-from bayestt.report.table import Model
+from bayestt.report.published import Published
+from bayestt.report.table import Experiment, Model
+
+MARKERS = {"pruned": "o", "uniform": "s", "decomposed": "^"}
+"""The nets that are compared over seeds, and their markers; others have the size of one of these, or of the dense net."""
+FEW = 20
+"""Images in a bin of which no accuracy is shown."""
 
 
 def ranks_over_epochs(ranks: Mapping[str, Sequence[int]]) -> Figure:
@@ -26,11 +35,82 @@ def accuracy_against_parameters(rows: Sequence[Model]) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for row, shade in zip(rows, _shades(len(rows)), strict=True):
-        axes.scatter(row.parameters, 100 * row.accuracy, s=60, color=shade, zorder=2)
-        axes.annotate(row.name, (row.parameters, 100 * row.accuracy), xytext=(6, 6), textcoords="offset points")
+        axes.scatter(row.parameters, 100 * row.accuracy, s=60, color=shade, zorder=2, label=row.name)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(xscale="log", xlabel="parameters, all counted", ylabel="test accuracy (%)", title="What compression costs")
     axes.margins(x=0.2, y=0.25)
     axes.grid(alpha=0.3)
+    return _plain(figure)
+
+
+def accuracy_over_seeds(ours: Sequence[Experiment], papers: Sequence[Published] = ()) -> Figure:
+    """Test accuracy of small nets against their parameters (logarithmic), mean and standard deviation of both, beside published points."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for experiment, shade in zip(ours, _shades(len(ours)), strict=True):
+        for name, nets in experiment.nets.items():
+            if name in MARKERS:
+                sizes, reached = [net.parameters for net in nets], [100 * net.accuracy for net in nets]
+                spreads = {"xerr": stdev(sizes), "yerr": stdev(reached)} if len(nets) > 1 else {}
+                axes.errorbar(mean(sizes), mean(reached), **spreads, fmt=MARKERS[name], color=shade, markersize=8, elinewidth=1, capsize=3)
+    for paper in papers:
+        axes.scatter(paper.parameters, 100 * paper.accuracy, marker="*", s=150, color="white", edgecolor="black", zorder=3)
+        axes.annotate(paper.name, (paper.parameters, 100 * paper.accuracy), xytext=(8, -12), textcoords="offset points")
+    dense = [net for experiment in ours for net in experiment.nets["dense"]]
+    label = f"dense, {mean(net.parameters for net in dense):,.0f} parameters"
+    axes.axhline(100 * mean(net.accuracy for net in dense), color="grey", linestyle="--", linewidth=1, zorder=0)
+    axes.annotate(label, (0.01, 100 * mean(net.accuracy for net in dense)), xycoords=axes.get_yaxis_transform(), va="bottom", color="grey")
+    axes.set(xscale="log", xlabel="parameters, all counted", ylabel="test accuracy (%)", title="What compression costs, over seeds")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    axes.xaxis.set_minor_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.margins(x=0.2, y=0.15)
+    axes.grid(alpha=0.3, which="both")
+    kinds = [name for name in MARKERS if any(name in experiment.nets for experiment in ours)]
+    keys = [Line2D([], [], color=shade, linewidth=5, label=each.name) for each, shade in zip(ours, _shades(len(ours)), strict=True)]
+    keys += [Line2D([], [], color="grey", linestyle="", marker=MARKERS[name], label=name) for name in kinds]
+    if papers:
+        keys.append(Line2D([], [], color="white", linestyle="", marker="*", markersize=12, markeredgecolor="black", label="published"))
+    figure.legend(handles=keys, frameon=False, loc="outside right upper")
+    return _plain(figure)
+
+
+def posterior_of_ranks(beliefs: Mapping[str, Mapping[int, float]], intervals: Mapping[str, tuple[int, int]]) -> Figure:
+    """What is believed of every bond's rank: bond -> rank -> probability, and bond -> the ends of a credible interval, drawn below it."""
+    figure = Figure(figsize=(7, 1 + 1.1 * len(beliefs)), layout="constrained")
+    panels = figure.subplots(len(beliefs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, (bond, belief), shade in zip(panels, beliefs.items(), _shades(len(beliefs)), strict=True):
+        axes.bar(list(belief), list(belief.values()), color=shade, width=0.8)
+        low, high = intervals[bond]
+        axes.plot([low - 0.4, high + 0.4], [-0.12, -0.12], color=shade, linewidth=3, solid_capstyle="butt")
+        axes.annotate(f"{bond}: {low} to {high}" if low < high else f"{bond}: {low}", (1, 0.8), xycoords="axes fraction", ha="right")
+        axes.set(ylim=(-0.2, 1.05), yticks=(0, 1))
+    panels[0].set_title("What is believed of the ranks")
+    panels[-1].set_xlabel("rank; the line below is its credible interval")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.supylabel("probability", fontsize="medium")
+    return _plain(figure)
+
+
+def reliability_diagram(bins: Mapping[str, Sequence[tuple[float, float, int]]]) -> Figure:
+    """How often each net is right when it is so sure: net -> for every bin of images (mean confidence, accuracy, number of images).
+
+    Bins of fewer than FEW images have no point in the upper panel, for chance would have placed it.
+    """
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
+    upper.annotate("too sure", (0.9, 0.1), color="grey", ha="center")
+    upper.annotate("not sure enough", (0.25, 0.9), color="grey", ha="center")
+    for (name, parts), shade in zip(bins.items(), _shades(len(bins)), strict=True):
+        confidence, accuracy, images = (np.array(values) for values in zip(*parts, strict=True))
+        upper.plot(confidence, np.where(images < FEW, np.nan, accuracy), color=shade, marker="o", markersize=4, linewidth=2, label=name)
+        lower.plot(confidence, images, color=shade, marker="o", markersize=4, linewidth=2)
+    upper.set(ylabel="part that is right", xlim=(0, 1.02), ylim=(0, 1.02), title="How far to trust it")
+    upper.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, 0.85))
+    lower.set(xlabel="confidence", ylabel="images", yscale="log")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
     return _plain(figure)
 
 

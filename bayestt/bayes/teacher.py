@@ -1,0 +1,48 @@
+"""A teacher: a trained net whose probabilities say more of an image than its label (Hinton, Vinyals & Dean 2015)."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import kl_div
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """A teacher's scores (n, classes) of images, the share of the loss that they decide, and the temperature that softens them."""
+
+    scores: Tensor
+    share: float
+    temperature: float
+
+    def of(self, chosen: Tensor, device: torch.device) -> "Lesson":
+        """The lesson for these images only."""
+        return replace(self, scores=self.scores[chosen].to(device))
+
+    def loss(self, scores: Tensor, label_loss: Tensor) -> Tensor:
+        """(1 - share) label_loss + share t^2 KL(softmax(teacher / t) || softmax(scores / t)), a mean over images, in nats."""
+        told, said = (self.scores / self.temperature).softmax(1), (scores / self.temperature).log_softmax(1)
+        return (1 - self.share) * label_loss + self.share * self.temperature**2 * kl_div(said, told, reduction="batchmean")
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A trained net, the share of the loss that it decides (0 to 1; labels decide the rest), and the temperature of its probabilities."""
+
+    net: nn.Module
+    share: float = 0.5
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1 or not self.temperature > 0:
+            raise ValueError(f"teacher: share {self.share}, temperature {self.temperature}: give a share of 0 to 1, a positive temperature")
+
+    @torch.no_grad()
+    def lesson(self, images: np.ndarray) -> Lesson:
+        """What it says of images (n, ...), once and for all."""
+        training, device = self.net.training, next(self.net.parameters()).device
+        self.net.eval()
+        scores = torch.cat([self.net(part.to(device)).cpu() for part in torch.from_numpy(images).split(1000)])
+        self.net.train(training)
+        return Lesson(scores, self.share, self.temperature)

@@ -1,0 +1,30 @@
+"""What others reached on the nets of our experiments: the points that ours are drawn beside."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+MNIST_DENSE = 496_885
+"""Parameters of the dense 784-625-10 net, biases included, which the compression factors divide."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published result: its method, all parameters of the net, its test accuracy (0 to 1), and where it is from."""
+
+    name: str
+    parameters: int
+    accuracy: float
+    source: str
+
+
+PUBLISHED: Mapping[str, tuple[Published, ...]] = MappingProxyType(
+    {
+        "mnist": (
+            Published("LR-BTNN", round(MNIST_DENSE / 137), 0.978, "Hawkins & Zhang 2021, arXiv 1905.10478; the accuracy is from memory"),
+            Published("MARS, soft", round(MNIST_DENSE / 141), 0.9814, "Kodryan et al. 2020, arXiv 2006.10859: mean in their notebook"),
+            Published("MARS, hard", round(MNIST_DENSE / 205), 0.9788, "Kodryan et al. 2020, arXiv 2006.10859: mean in their notebook"),
+        ),
+    }
+)
+"""By data set, on the net that our experiments on it have: 784-625-10 for MNIST."""

@@ -1,0 +1,93 @@
+"""The steps below the waist: the pruned net as integers, as a program, and on the machines that must agree about it."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from learn import loaded
+from omegaconf import DictConfig
+from page import Result
+
+import hw.program
+from bayestt.algebra.fixed import dequantize
+from bayestt.algebra.fixed import quantize as to_integers
+from bayestt.artifact import load, save
+from bayestt.bayes.predict import score
+from bayestt.data.dataset import Dataset
+from bayestt.ir.fold import fold
+from bayestt.ir.interpret import interpret
+from bayestt.ir.lower import lower
+from bayestt.ir.quantize import quantize
+from bayestt.nets.trace import trace
+from bayestt.report.table import Model
+from hw.assemble import assemble, instructions
+from hw.cycles import instruction_cycles
+from hw.emulate import emulate
+from hw.simulate import simulate
+from hw.verilog import verilog
+
+
+def to_integer(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
+    """Trace the pruned net, and turn it into the integer model."""
+    graph = fold(trace(loaded(cfg, folder, "pruned"), torch.from_numpy(data.test.images[:1])))
+    integer = quantize(graph, data.train.images[: cfg.quantize.calibration], cfg.quantize.weight_bits, cfg.quantize.activation_bits)
+    save(graph, folder / "float.graph")
+    save(integer, folder / "integer.graph")
+    split = getattr(data, cfg.judged_on)
+    scores = dequantize(interpret(integer, to_integers(split.images, integer.input.format)), integer.output.format)
+    reached = score(_softmax(scores), split.labels)
+    row = Model("integer", reached.accuracy, integer.parameters, integer.parameter_bits, reached.nll, reached.ece)
+    return asdict(row) | {"images": len(scores)}
+
+
+def to_program(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
+    """Lower the integer model to nests, and assemble them into the datapath's program."""
+    arch = instantiate(cfg.arch)
+    schedule = lower(load(folder / "integer.graph"), arch.tile)
+    program = assemble(schedule, arch)
+    hw.program.save(program, folder / "program")
+    steps: dict[str, dict[str, int]] = {}
+    for nest in schedule.nests:
+        step = steps.setdefault(nest.name.removesuffix(".round"), {"cycles": 0, "macs": 0})
+        step["cycles"] += sum(instruction_cycles(arch.instruction.from_bits(word)) for word in instructions(nest, arch))
+        step["macs"] += nest.macs
+    return {"instructions": len(program.code), "macs": schedule.macs, "multipliers": arch.rows * arch.lanes, "steps": steps}
+
+
+def run_emulator(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
+    """Run the program in the emulator, and hold it to the integer model."""
+    graph, program = load(folder / "integer.graph"), hw.program.load(folder / "program")
+    x = to_integers(data.test.images[: cfg.emulate.images], graph.input.format)
+    return {"images": len(x), "equal": _equal("emulator", emulate(program, x), "integer model", interpret(graph, x))}
+
+
+def run_gateware(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
+    """Run the program on the simulated gateware, clock by clock, and hold it to the integer model and the emulator."""
+    graph, program = load(folder / "integer.graph"), hw.program.load(folder / "program")
+    x = to_integers(data.test.images[: cfg.simulate.images], graph.input.format)
+    found = simulate(program, x)
+    _equal("gateware", found.y, "emulator", emulate(program, x))
+    return {"images": len(x), "equal": _equal("gateware", found.y, "integer model", interpret(graph, x)), "cycles": found.cycles}
+
+
+def to_verilog(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
+    """Write the datapath for other tools."""
+    text = verilog(instantiate(cfg.arch))
+    (folder / "datapath.v").write_text(text)
+    return {"lines": len(text.splitlines())}
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    """Probabilities (n, classes) from scores."""
+    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def _equal(name: str, scores: np.ndarray, reference: str, expected: np.ndarray) -> bool:
+    """True, or an error that names the first image on which two machines differ."""
+    if differing := np.flatnonzero((scores != expected).any(axis=1)).tolist():
+        others = len(differing) - 1
+        raise ArithmeticError(f"{name} and {reference} differ on image {differing[0]} and {others} others: this is a bug in bayestt")
+    return True

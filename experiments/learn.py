@@ -1,0 +1,183 @@
+"""The steps above the waist: learn, prune, and train what the pruned net is measured against."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from page import Result
+from torch import nn
+from watch import tensorboard
+
+from bayestt.algebra.formats import Form
+from bayestt.bayes.batches import Batches
+from bayestt.bayes.budget import Budget
+from bayestt.bayes.fit import fit
+from bayestt.bayes.guide import point
+from bayestt.bayes.model import categorical, model
+from bayestt.bayes.posterior import Posterior
+from bayestt.bayes.predict import predict, score
+from bayestt.bayes.prune import prune, ranks
+from bayestt.bayes.reliability import reliability
+from bayestt.bayes.teacher import Teacher
+from bayestt.data.dataset import Dataset
+from bayestt.nets import weights
+from bayestt.nets.tensorize import TensorizedLinear, tensorize
+from bayestt.report.table import Model
+
+
+def train(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
+    """Learn the dense net that everything is measured against, and the tensorized one under its prior."""
+    torch.manual_seed(cfg.seed)
+    dense = instantiate(cfg.net)
+    tensorized = tensorize(dense, forms(cfg))
+    # A budget that no ranks can meet is refused now, not after the training.
+    _cut(cfg, tensorized)
+    fitted, budget = dict(cfg.fit), _budget(cfg)
+    if budget is not None and cfg.prune.gradual is not None:
+        fitted["budget"] = Budget(budget, **cfg.prune.gradual)
+    result = {}
+    for name, net, settings, guide in (("dense", dense, cfg.dense, point), ("tensorized", tensorized, fitted, instantiate(cfg.guide))):
+        learned = _fit(cfg, data, folder, name, net, settings, guide)
+        weights.save(learned.net, folder / f"{name}.weights")
+        result[name] = _judged(cfg, data, name, learned.net) | _history(learned)
+    return result
+
+
+def shrink(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
+    """Cut the ranks that carry next to nothing, or that the budget has no room for, and learn on without the prior in the others."""
+    pruned = _cut(cfg, loaded(cfg, folder, "tensorized"))
+    learned = _fit(cfg, data, folder, "pruned", pruned, cfg.finetune)
+    weights.save(learned.net, folder / "pruned.weights")
+    return _judged(cfg, data, "pruned", learned.net) | {"ranks": ranks(learned.net)} | _history(learned)
+
+
+def baselines(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
+    """Train each rival that is asked for without a prior, as long as the pruned net in all, at its best learning rate on validation."""
+    dense, pruned = loaded(cfg, folder, "dense"), loaded(cfg, folder, "pruned")
+    result = {}
+    for name in cfg.baselines:
+        torch.manual_seed(cfg.seed)
+        net = RIVALS[name](cfg, dense, pruned)
+        runs = {}
+        for lr in cfg.baseline_lrs:
+            settings = {"epochs": cfg.fit.epochs + cfg.finetune.epochs, "lr": lr, "weight": 0}
+            runs[lr] = _fit(cfg, data, folder, f"{name}_{lr}", net, settings)
+        reached = {lr: learned.history[-1].accuracy for lr, learned in runs.items()}
+        lr = max(reached, key=reached.get)
+        row = _judged(cfg, data, name, runs[lr].net) | {"ranks": ranks(runs[lr].net)} | _history(runs[lr])
+        result[name] = row | {"lr": lr, "validation": reached}
+    return result
+
+
+def _uniform(cfg: DictConfig, dense: nn.Module, pruned: nn.Module) -> nn.Module:
+    """A fresh net in the same formats with one rank everywhere: of all such nets the one nearest to the pruned net's size."""
+    size, nets = _parameters(pruned), []
+    while not nets or _parameters(nets[-1]) < size:
+        with warnings.catch_warnings():
+            # A bond whose modes do not allow this rank has the largest that they do.
+            warnings.simplefilter("ignore")
+            nets.append(tensorize(dense, {glob: replace(form, rank=len(nets) + 1) for glob, form in forms(cfg).items()}))
+    return min(nets, key=lambda net: abs(_parameters(net) - size))
+
+
+def _decomposed(cfg: DictConfig, dense: nn.Module, pruned: nn.Module) -> nn.Module:
+    """The trained dense net, its weights decomposed at the ranks that were found."""
+    net = deepcopy(dense)
+    for name, layer in pruned.named_modules():
+        if isinstance(layer, TensorizedLinear):
+            net.set_submodule(name, TensorizedLinear.from_linear(dense.get_submodule(name), layer.form))
+    return net
+
+
+RIVALS: Mapping[str, Callable[[DictConfig, nn.Module, nn.Module], nn.Module]] = {"uniform": _uniform, "decomposed": _decomposed}
+"""What the pruned net is measured against, at its size: from the configuration, the trained dense net and the pruned one."""
+
+
+def believe(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
+    """Learn a posterior around the pruned net where one is asked for, and what it says of classes and of ranks."""
+    if cfg.posterior is None:
+        return {}
+    pruned = loaded(cfg, folder, "pruned")
+    settings = {name: value for name, value in cfg.posterior.items() if name not in ("guide", "samples")}
+    learned = _fit(cfg, data, folder, "posterior", pruned, settings, instantiate(cfg.posterior.guide))
+    return {"posterior": _judged(cfg, data, "posterior", learned, cfg.posterior.samples) | _history(learned)}
+
+
+def forms(cfg: DictConfig) -> dict[str, Form]:
+    """The forms that layers take, by globs of their names."""
+    return instantiate(cfg.form, _convert_="all")
+
+
+def loaded(cfg: DictConfig, folder: Path, name: str) -> nn.Module:
+    """A net that an earlier step has learned."""
+    dense = instantiate(cfg.net)
+    return weights.load(dense if name == "dense" else tensorize(dense, forms(cfg)), folder / f"{name}.weights")
+
+
+def _cut(cfg: DictConfig, net: nn.Module) -> nn.Module:
+    """The net pruned by threshold and by budget."""
+    return prune(net, cfg.prune.threshold, _budget(cfg))
+
+
+def _budget(cfg: DictConfig) -> int | None:
+    """The most parameters that pruning may leave: the tighter of the two budgets that can be given."""
+    budgets = [cfg.prune.parameters]
+    if cfg.prune.smaller is not None:
+        if not cfg.prune.smaller >= 1:
+            raise ValueError(f"prune.smaller={cfg.prune.smaller}: give how many times fewer parameters than the dense net, at least 1")
+        budgets.append(int(_parameters(instantiate(cfg.net)) / cfg.prune.smaller))
+    return min((budget for budget in budgets if budget is not None), default=None)
+
+
+def _fit(cfg: DictConfig, data: Dataset, folder: Path, name: str, net: nn.Module, settings: Mapping, guide: Callable = point) -> Posterior:
+    """One training, by default of one best value for every weight; all but the dense net are taught where a teacher is asked for."""
+    images, labels = data.train.images[: cfg.images], data.train.labels[: cfg.images]
+    believed = model(net, instantiate(cfg.prior), categorical, len(images))
+    return fit(
+        believed,
+        guide(believed),
+        Batches(images, labels, cfg.batch_size, cfg.seed),
+        (data.validation.images, data.validation.labels),
+        threshold=cfg.prune.threshold,
+        teacher=_teacher(cfg, data, folder) if name not in ("dense", "teacher") else None,
+        checkpoint=folder / f"{name}.training",
+        watch=tensorboard(folder / "tensorboard" / name) if cfg.tensorboard else None,
+        **settings,
+    )
+
+
+def _teacher(cfg: DictConfig, data: Dataset, folder: Path) -> Teacher | None:
+    """Who teaches where one is asked for: the dense net of this run, or a net of its own, learned once for all runs and kept in a file."""
+    if cfg.teacher is None:
+        return None
+    if "net" not in cfg.teacher:
+        return Teacher(loaded(cfg, folder, "dense"), cfg.teacher.share, cfg.teacher.temperature)
+    file = Path(cfg.teacher.file)
+    if not file.exists():
+        torch.manual_seed(0)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        weights.save(_fit(cfg, data, folder, "teacher", instantiate(cfg.teacher.net), {**cfg.teacher.fit, "weight": 0}).net, file)
+    return Teacher(weights.load(instantiate(cfg.teacher.net), file), cfg.teacher.share, cfg.teacher.temperature)
+
+
+def _judged(cfg: DictConfig, data: Dataset, name: str, learned: Posterior | nn.Module, samples: int = 1) -> Result:
+    """A float net's row in the results, and its calibration, on the split that the configuration names."""
+    split = getattr(data, cfg.judged_on)
+    probabilities = predict(learned, split.images, samples)
+    reached = score(probabilities, split.labels)
+    parameters = _parameters(learned.net if isinstance(learned, Posterior) else learned)
+    row = Model(name, reached.accuracy, parameters, 32 * parameters, reached.nll, reached.ece)
+    return asdict(row) | {"bins": reliability(probabilities, split.labels)}
+
+
+def _history(learned: Posterior) -> Result:
+    return {"history": [asdict(epoch) for epoch in learned.history]}
+
+
+def _parameters(net: nn.Module) -> int:
+    return sum(weight.numel() for weight in net.parameters())

@@ -1,0 +1,116 @@
+"""A teacher: its loss is Hinton's, its lesson is what it says, and a share of nothing changes nothing."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from bayestt.algebra.formats import Form
+from bayestt.bayes.batches import Batches
+from bayestt.bayes.budget import Budget
+from bayestt.bayes.fit import fit
+from bayestt.bayes.guide import mean_field, point
+from bayestt.bayes.model import categorical, model
+from bayestt.bayes.prior import log_uniform
+from bayestt.bayes.prune import prune
+from bayestt.bayes.teacher import Lesson, Teacher
+from bayestt.data.planted import planted
+from bayestt.nets.fc import fc
+from bayestt.nets.tensorize import tensorize
+
+FORM = Form("tt_matrix", 4, (4, 6), (8, 6))
+DATA = planted(Form("tt_matrix", 2, (4, 4), (8, 6)).factorization(16, 48), 96, seed=1)
+BATCHES = Batches(DATA.train.images, DATA.train.labels, size=16, seed=5)
+VALIDATION = DATA.validation.images, DATA.validation.labels
+
+
+def learned(make=point, **settings) -> list[bytes]:
+    """Every byte of a short training."""
+    torch.manual_seed(3)
+    believes = model(tensorize(fc([48, 24, 16]), {"fc1": FORM}), log_uniform(), categorical, 96)
+    posterior = fit(believes, make(believes), BATCHES, VALIDATION, **{"lr": 0.01, "epochs": 4, **settings})
+    return [mean.numpy().tobytes() for mean in posterior.mean.values()]
+
+
+def teaching(**settings) -> Teacher:
+    torch.manual_seed(9)
+    return Teacher(nn.Sequential(nn.Dropout(0.5), nn.Linear(48, 16)), **settings)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
+def test_the_loss_is_the_labels_part_and_the_softened_divergence(temperature: float) -> None:
+    torch.manual_seed(0)
+    told, said, labels = torch.randn(6, 5), torch.randn(6, 5), torch.randint(5, (6,))
+    p, q = (told / temperature).softmax(1), (said / temperature).softmax(1)
+    divergence = (p * (p / q).log()).sum(1).mean()
+    found = Lesson(told, 0.3, temperature).loss(said, cross_entropy(said, labels))
+    torch.testing.assert_close(found, 0.7 * cross_entropy(said, labels) + 0.3 * temperature**2 * divergence)
+    assert Lesson(told, 1.0, temperature).loss(told, torch.tensor(9.0)).abs() < 1e-6
+
+
+def test_a_lesson_is_what_the_teacher_says_of_each_image() -> None:
+    teacher = teaching()
+    lesson = teacher.lesson(DATA.train.images)
+    assert teacher.net.training
+    torch.testing.assert_close(lesson.scores, teacher.net.eval()(torch.from_numpy(DATA.train.images)))
+    chosen = torch.tensor([7, 3])
+    assert torch.equal(lesson.of(chosen, torch.device("cpu")).scores, lesson.scores[chosen])
+
+
+@pytest.mark.parametrize("make", [point, mean_field])
+def test_a_share_of_nothing_changes_nothing_and_any_other_does(make) -> None:
+    assert learned(make) == learned(make, teacher=teaching(share=0.0)) != learned(make, teacher=teaching(share=0.5))
+
+
+def test_the_student_agrees_with_a_teacher_that_labels_do_not_know() -> None:
+    torch.manual_seed(2)
+    teacher = Teacher(fc([48, 16]), share=1.0, temperature=1.0)
+    believes = model(fc([48, 24, 16]), log_uniform(), categorical, 96)
+    posterior = fit(believes, point(believes), BATCHES, VALIDATION, lr=0.02, epochs=60, weight=0, teacher=teacher)
+    images = torch.from_numpy(DATA.train.images)
+    assert (posterior.net(images).argmax(1) == teacher.net(images).argmax(1)).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("settings", [{"share": -0.1}, {"share": 1.1}, {"temperature": 0.0}, {"share": float("nan")}])
+def test_a_teacher_that_makes_no_sense_is_refused(settings: dict) -> None:
+    with pytest.raises(ValueError, match="give a share of 0 to 1, a positive temperature"):
+        teaching(**settings)
+
+
+@pytest.mark.parametrize("how", [{"teacher": teaching(share=0.7)}, {"budget": Budget(600, 1, 3)}, {"warmup": 2.5}])
+def test_an_interrupted_training_ends_with_the_same_bytes(how: dict, tmp_path) -> None:
+    class Interrupt(Exception):
+        pass
+
+    def interrupt(number: int, *_) -> None:
+        if number == 2:
+            raise Interrupt
+
+    whole = learned(**how)
+    with pytest.raises(Interrupt):
+        learned(**how, checkpoint=tmp_path / "training", watch=interrupt)
+    seen = []
+    assert learned(**how, checkpoint=tmp_path / "training", watch=lambda number, *_: seen.append(number)) == whole
+    assert seen == [3, 4] and learned() != whole
+
+
+def test_a_checkpoint_of_another_teacher_is_refused(tmp_path) -> None:
+    learned(teacher=teaching(share=0.7), checkpoint=tmp_path / "training")
+    with pytest.raises(ValueError, match="is a checkpoint of another training .*lesson"):
+        learned(teacher=teaching(share=0.6), checkpoint=tmp_path / "training")
+
+
+def test_fit_meets_a_budget_and_only_a_point_can() -> None:
+    torch.manual_seed(3)
+    believes = model(tensorize(fc([48, 24, 16]), {"fc1": FORM}), log_uniform(), categorical, 96)
+    budget = Budget(600, 1, 3)
+    posterior = fit(believes, point(believes), BATCHES, VALIDATION, lr=0.01, epochs=4, budget=budget, threshold=1e-6)
+    small = prune(posterior, 1e-6)
+    assert sum(weight.numel() for weight in small.parameters()) <= 600 < sum(weight.numel() for weight in believes.net.parameters())
+    np.testing.assert_allclose(small(torch.ones(2, 48)).detach(), posterior.net(torch.ones(2, 48)).detach(), rtol=1e-4, atol=1e-5)
+    assert [sum(epoch.ranks.values()) for epoch in posterior.history] == sorted(
+        (sum(epoch.ranks.values()) for epoch in posterior.history), reverse=True
+    )
+    with pytest.raises(ValueError, match="a budget while learning needs a point guide, not MeanField: meet it first"):
+        fit(believes, mean_field(believes), BATCHES, VALIDATION, lr=0.01, epochs=4, budget=budget)
