@@ -118,7 +118,7 @@ def cut_slowly(net: nn.Module, budget: int) -> dict[str, int]:
     forms = {name: net.get_submodule(name).form for name in names}
     whole = {name: np.square(dense(forms[name], cores[name])).sum() for name in names}
     fixed = parameters(net) - sum(form.parameters for form in forms.values())
-    while (excess := fixed + sum(form.parameters for form in forms.values()) - budget) > 0:
+    while fixed + sum(form.parameters for form in forms.values()) > budget:
         choices = []
         for name in names:
             now = dense(forms[name], cores[name])
@@ -126,7 +126,7 @@ def cut_slowly(net: nn.Module, budget: int) -> dict[str, int]:
                 for index in range(forms[name].size[axis] if forms[name].size[axis] > 1 else 0):
                     form, rest = shrink(forms[name], cores[name], {axis: [k for k in range(forms[name].size[axis]) if k != index]})
                     lost = np.square(now - dense(form, rest)).sum() / whole[name]
-                    choices.append((lost / min(forms[name].parameters - form.parameters, excess), name, form, rest))
+                    choices.append((lost / (forms[name].parameters - form.parameters), name, form, rest))
         _, name, forms[name], cores[name] = min(choices, key=lambda choice: choice[0])
     return {f"{name}.{axis}": forms[name].size[axis] for name in names for axis in forms[name].ranks}
 

@@ -21,8 +21,8 @@ def prune(learned: Posterior | nn.Module, threshold: float = 0.0, parameters: in
     """A network without the rank indices that contribute less than `threshold` (0 to 1) of the most in their bond.
 
     With a budget of `parameters`, of which biases and all else take their share, more go until it is met: one at a time the index that
-    carries the least of its layer's weight (part of the squared norm) for each parameter that it saves of those too many. Every bond keeps
-    at least one. Cores are really smaller; all else is copied. Contributions are those of `bayestt.algebra.factorization`.
+    carries the least of its layer's weight (part of the squared norm) for each parameter that it saves. Every bond keeps at least one.
+    Cores are really smaller; all else is copied. Contributions are those of `bayestt.algebra.factorization`.
     """
     net = deepcopy(learned.net if isinstance(learned, Posterior) else learned)
     for name, kept in survivors(net, threshold, parameters).items():
@@ -65,9 +65,8 @@ def _within(entries: int, layers: Mapping[str, TensorizedLinear], kept: Mapping[
     kept = dict(kept)
     whole = {name: np.square(dense(layer.form, _arrays(layer))).sum() or 1.0 for name, layer in layers.items()}
     cuts = {name: _cuts(layer, kept[name]) for name, layer in layers.items()}
-    while (excess := sum(_left(layer.form, kept[name]).parameters for name, layer in layers.items()) - entries) > 0:
-        # What a cut saves beyond the excess is worth nothing.
-        priced = [(cut.lost / whole[name] / min(cut.saved, excess), name, cut.kept) for name, found in cuts.items() for cut in found]
+    while sum(_left(layer.form, kept[name]).parameters for name, layer in layers.items()) > entries:
+        priced = [(cut.lost / whole[name] / cut.saved, name, cut.kept) for name, found in cuts.items() for cut in found]
         _, name, kept[name] = min(priced, key=lambda choice: choice[0])
         cuts[name] = _cuts(layers[name], kept[name])
     return kept
