@@ -16,7 +16,13 @@ def believed(std: float) -> Posterior:
     torch.manual_seed(0)
     net = fc([6, 4, 3])
     mean = {name: weight.detach().clone() for name, weight in net.named_parameters()}
-    return Posterior(net, mean, {name: torch.full_like(weight, std) for name, weight in mean.items()}, {}, ())
+    deviations = {name: torch.full_like(weight, std) for name, weight in mean.items()}
+
+    def draws(count: int, seed: int) -> list[dict[str, torch.Tensor]]:
+        noise = torch.Generator().manual_seed(seed)
+        return [{name: weight + std * torch.randn(weight.shape, generator=noise) for name, weight in mean.items()} for _ in range(count)]
+
+    return Posterior(net, mean, deviations, {}, (), draws)
 
 
 def test_a_net_predicts_the_softmax_of_its_scores() -> None:

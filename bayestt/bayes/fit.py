@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from bayestt.bayes.batches import Batches
@@ -187,8 +187,12 @@ def _judged(model: Model, guide: Guide, validation: Labelled, loss: float, thres
 
 def _posterior(model: Model, guide: Guide, history: list[Epoch]) -> Posterior:
     mean, std = (model.layout.unpack(moment.clone()) for moment in guide.moments())
-    scales = model.layout.unpack_scales(guide.log_lam.detach().exp())
-    return Posterior(_at_mean(model, guide).eval(), mean, std, scales, tuple(history))
+    scales = model.layout.unpack_scales(torch.atleast_2d(guide.log_lam.detach()).mean(0).exp())
+
+    def draws(count: int, seed: int) -> list[dict[str, Tensor]]:
+        return [model.layout.unpack(theta) for theta in guide.draws(count, torch.Generator().manual_seed(seed))]
+
+    return Posterior(_at_mean(model, guide).eval(), mean, std, scales, tuple(history), draws)
 
 
 @torch.no_grad()

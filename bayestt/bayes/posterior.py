@@ -1,6 +1,6 @@
 """What a training leaves behind."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -18,10 +18,14 @@ class Epoch:
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """A trained net in eval mode, the mean and deviation of its weights by name, the scales of its ranks by name, and the epochs."""
+    """A trained net in eval mode, the mean and deviation of its weights by name, the scales of its ranks by name, and the epochs.
+
+    `draws` takes a number and a seed and gives so many samples of all weights by name; the net's weights are at their mean.
+    """
 
     net: nn.Module
     mean: Mapping[str, Tensor]
     std: Mapping[str, Tensor]
     scales: Mapping[str, Tensor]
     history: tuple[Epoch, ...]
+    draws: Callable[[int, int], Sequence[Mapping[str, Tensor]]]

@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayestt.bayes.posterior import Posterior
+from bayestt.bayes.reliability import calibration_error, reliability
 
 BATCH = 1000
 """Images in one pass through the net."""
-BINS = 15
-"""Of equal width, for the calibration error."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +32,15 @@ def predict(learned: Posterior | nn.Module, images: np.ndarray, samples: int = 1
         return _probabilities(learned, {}, images)
     if not any(std.any() for std in learned.std.values()):
         return _probabilities(learned.net, learned.mean, images)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = (_draw(learned, generator) for _ in range(samples))
-    return sum(_probabilities(learned.net, weights, images) for weights in drawn) / np.float32(samples)
+    return sum(_probabilities(learned.net, weights, images) for weights in learned.draws(samples, seed)) / np.float32(samples)
 
 
 def score(probabilities: np.ndarray, labels: np.ndarray) -> Score:
     """How good probabilities (n, classes) are, judged by the true labels (n,)."""
     true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    gaps = np.bincount(bins, weights=right - confidence.astype(np.float64), minlength=BINS)
-    tiny = np.finfo(np.float32).tiny
-    return Score(float(right.mean()), float(-np.log(np.maximum(true, tiny)).mean()), float(np.abs(gaps).sum() / len(labels)))
+    nll = -np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean()
+    accuracy = (probabilities.argmax(axis=1) == labels).mean()
+    return Score(float(accuracy), float(nll), calibration_error(reliability(probabilities, labels)))
 
 
 def _probabilities(net: nn.Module, weights: dict[str, Tensor], images: np.ndarray) -> np.ndarray:
@@ -56,8 +51,3 @@ def _probabilities(net: nn.Module, weights: dict[str, Tensor], images: np.ndarra
     scores = torch.cat([functional_call(net, weights, (part,)) for part in parts])
     net.train(training)
     return scores.softmax(dim=1).float().cpu().numpy()
-
-
-def _draw(posterior: Posterior, generator: torch.Generator) -> dict[str, Tensor]:
-    noise = {name: torch.randn(mean.shape, generator=generator).to(mean) for name, mean in posterior.mean.items()}
-    return {name: mean + posterior.std[name] * noise[name] for name, mean in posterior.mean.items()}

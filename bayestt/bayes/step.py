@@ -2,12 +2,14 @@
 
 import torch
 from torch import Tensor, nn
+from torch.func import grad_and_value, vmap
 
 from bayestt.bayes.guide import MeanField, Point
 from bayestt.bayes.model import Model, log_prior
+from bayestt.bayes.svgd import Particles, direction
 from bayestt.bayes.teacher import Lesson
 
-Guide = Point | MeanField
+Guide = Point | MeanField | Particles
 
 
 def adam(model: Model, guide: Guide, lr: float) -> torch.optim.Optimizer:
@@ -28,33 +30,70 @@ def step(
 ) -> float:
     """Change the guide by one batch; returns the mean negative log-likelihood less `weight` times log-prior and entropy, before the change.
 
-    With a lesson, a teacher's scores of the same images, its mean loss stands where the negative log-likelihood stood.
-    Where that or its gradient is no number the weights stay: FloatingPointError, which names the layer or the site it came from.
+    With a lesson, a teacher's scores of the same images, its mean loss stands where the negative log-likelihood stood. Of particles it is
+    the mean over them, without entropy. Where the objective or its gradient is no number the weights stay: FloatingPointError, which names
+    the layer or the site it came from.
     """
     optimizer.zero_grad()
-    scores = model.scores(guide.draw(), x)
-    loss = -model.likelihood(scores).log_prob(labels).mean()
-    if lesson:
-        loss = lesson.loss(scores, loss)
-    if weight > 0:
-        square, lam = guide.square(), guide.log_lam.exp()
-        if model.prior.closed_form:
-            lam = _update_scales(model, guide, square.detach(), rho)
-        loss = loss - weight * (log_prior(model, square, lam) + guide.entropy())
-    loss.backward()
-    if not (loss.detach() + sum(part.grad.sum() for part in guide.parameters() if part.grad is not None)).isfinite():
+    differentiate = _stein if isinstance(guide, Particles) else _variational
+    loss = differentiate(model, guide, x, labels, weight, rho, lesson)
+    if not (loss + sum(part.grad.sum() for part in guide.parameters() if part.grad is not None)).isfinite():
         raise FloatingPointError(f"the objective is {loss.item()}, and {_culprit(model, guide, x)}: lower lr, or look at the data")
     optimizer.step()
     return loss.item()
 
 
+def _variational(
+    model: Model, guide: Point | MeanField, x: Tensor, labels: Tensor, weight: float, rho: float, lesson: Lesson | None
+) -> Tensor:
+    """Give the guide the gradient of its objective, at one sample of theta."""
+    loss = _misfit(model, guide.draw(), x, labels, lesson)
+    if weight > 0:
+        square, lam = guide.square(), guide.log_lam.exp()
+        if model.prior.closed_form:
+            lam = _moved_scales(model, square.detach(), lam.detach(), rho)
+            guide.log_lam.data.copy_(lam.log())
+        loss = loss - weight * (log_prior(model, square, lam) + guide.entropy())
+    loss.backward()
+    return loss.detach()
+
+
+def _stein(model: Model, guide: Particles, x: Tensor, labels: Tensor, weight: float, rho: float, lesson: Lesson | None) -> Tensor:
+    """Give the particles, as gradient, the way against which Stein's operator moves them; all their gradients at once.
+
+    Their log-density, tempered as a variational guide's, is the objective divided by -weight: what keeps them apart is taken `weight`
+    times.
+    """
+    theta, log_lam = guide.theta.detach(), guide.log_lam.detach()
+    closed = model.prior.closed_form
+    if weight > 0 and closed:
+        log_lam = torch.stack([_moved_scales(model, *pair, rho) for pair in zip(theta.square(), log_lam.exp(), strict=True)]).log()
+        guide.log_lam.data.copy_(log_lam)
+
+    def objective(theta: Tensor, log_lam: Tensor) -> Tensor:
+        loss = _misfit(model, theta, x, labels, lesson)
+        return loss - weight * log_prior(model, theta.square(), log_lam.exp()) if weight > 0 else loss
+
+    slopes, losses = vmap(grad_and_value(objective, argnums=(0, 1)), randomness="different")(theta, log_lam)
+    parts = [guide.theta] if closed else [guide.theta, guide.log_lam]
+    sizes = [part.shape[1] for part in parts]
+    z, slope = torch.cat([theta, log_lam][: len(parts)], 1), torch.cat(slopes[: len(parts)], 1)
+    for part, move in zip(parts, direction(z, -slope, weight).split(sizes, 1), strict=True):
+        part.grad = -move
+    return losses.mean()
+
+
+def _misfit(model: Model, theta: Tensor, x: Tensor, labels: Tensor, lesson: Lesson | None) -> Tensor:
+    """The mean negative log-likelihood of the labels, or what a teacher makes of it."""
+    scores = model.scores(theta, x)
+    loss = -model.likelihood(scores).log_prob(labels).mean()
+    return lesson.loss(scores, loss) if lesson else loss
+
+
 @torch.no_grad()
-def _update_scales(model: Model, guide: Guide, square: Tensor, rho: float) -> Tensor:
-    """Move the squares of all scales by `rho` towards the best ones for these expected squares of weights."""
-    lam = guide.log_lam.exp()
-    moved = torch.lerp(lam.square(), model.best_scales(square, lam).square(), rho)
-    guide.log_lam.copy_(moved.log() / 2)
-    return moved.sqrt()
+def _moved_scales(model: Model, square: Tensor, lam: Tensor, rho: float) -> Tensor:
+    """The scales, their squares moved by `rho` towards the best ones for these expected squares of weights."""
+    return torch.lerp(lam.square(), model.best_scales(square, lam).square(), rho).sqrt()
 
 
 def _culprit(model: Model, guide: Guide, x: Tensor) -> str:
@@ -73,11 +112,13 @@ def _culprit(model: Model, guide: Guide, x: Tensor) -> str:
     leaves = [(name, layer) for name, layer in model.net.named_modules() if not list(layer.children())]
     hooks = [layer.register_forward_hook(look(name)) for name, layer in leaves]
     with torch.no_grad():
-        model.scores(guide.draw(), x)
+        for theta in guide.theta if isinstance(guide, Particles) else [guide.draw()]:
+            model.scores(theta, x)
     for hook in hooks:
         hook.remove()
     if odd:
         return f"layer {odd[0]} is the first whose output is not finite"
-    slopes = [part.grad for name, part in guide.named_parameters() if name != "log_lam"]
+    parts = [part for name, part in guide.named_parameters() if name != "log_lam"]
+    slopes = [slope for part in parts for slope in torch.atleast_2d(part.grad)]
     sites = [name for slope in slopes for name, grad in model.layout.unpack(slope).items() if not grad.isfinite().all()]
     return f"the gradient of {sites[0] if sites else 'the scales'} is not finite"
