@@ -22,6 +22,7 @@ from bayestt.bayes.model import categorical, model
 from bayestt.bayes.posterior import Posterior
 from bayestt.bayes.predict import predict, score
 from bayestt.bayes.prune import prune, ranks
+from bayestt.bayes.rank_posterior import rank_posterior
 from bayestt.bayes.reliability import reliability
 from bayestt.bayes.teacher import Teacher
 from bayestt.data.dataset import Dataset
@@ -103,9 +104,11 @@ def believe(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     if cfg.posterior is None:
         return {}
     pruned = loaded(cfg, folder, "pruned")
-    settings = {name: value for name, value in cfg.posterior.items() if name not in ("guide", "samples")}
+    settings = {name: value for name, value in cfg.posterior.items() if name not in ("guide", "samples", "threshold")}
     learned = _fit(cfg, data, folder, "posterior", pruned, settings, instantiate(cfg.posterior.guide))
-    return {"posterior": _judged(cfg, data, "posterior", learned, cfg.posterior.samples) | _history(learned)}
+    beliefs = rank_posterior(learned, cfg.posterior.threshold, cfg.posterior.samples, cfg.seed)
+    row = _judged(cfg, data, "posterior", learned, cfg.posterior.samples) | _history(learned)
+    return {"posterior": row | {"beliefs": {bond: asdict(belief) for bond, belief in beliefs.items()}}}
 
 
 def forms(cfg: DictConfig) -> dict[str, Form]:

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from bayestt.data.dataset import Dataset
-from bayestt.report.figures import accuracy_against_parameters, cycles_per_nest, ranks_over_epochs, reliability_diagram
+from bayestt.report.figures import accuracy_against_parameters, cycles_per_nest, posterior_of_ranks, ranks_over_epochs, reliability_diagram
 from bayestt.report.table import Model, models, table
 
 Result = dict[str, Any]
@@ -28,6 +28,11 @@ def report(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
         "accuracy": accuracy_against_parameters(rows),
         "reliability": reliability_diagram({name: net["bins"] for name, net in nets.items() if name in ("dense", "pruned", "posterior")}),
     }
+    if "posterior" in nets:
+        beliefs = nets["posterior"]["beliefs"]
+        # JSON knows no numbers as keys.
+        chances = {bond: {int(rank): chance for rank, chance in belief["probabilities"].items()} for bond, belief in beliefs.items()}
+        pictures["beliefs"] = posterior_of_ranks(chances, {bond: belief["interval"] for bond, belief in beliefs.items()})
     if (folder / "simulate.json").exists():
         program, emulated, gateware = (_left(folder, step) for step in ("lower", "emulate", "simulate"))
         cycles, multipliers = sum(gateware["cycles"]), program["multipliers"]
