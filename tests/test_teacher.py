@@ -112,5 +112,16 @@ def test_fit_meets_a_budget_and_only_a_point_can() -> None:
     assert [sum(epoch.ranks.values()) for epoch in posterior.history] == sorted(
         (sum(epoch.ranks.values()) for epoch in posterior.history), reverse=True
     )
+    with pytest.raises(ValueError, match="9 parameters: this network takes"):
+        fit(
+            believes,
+            point(believes),
+            BATCHES,
+            VALIDATION,
+            lr=0.01,
+            epochs=4,
+            budget=Budget(9, 1, 3),
+            watch=lambda *_: pytest.fail("too late"),
+        )
     with pytest.raises(ValueError, match="a budget while learning needs a point guide, not MeanField: meet it first"):
         fit(believes, mean_field(believes), BATCHES, VALIDATION, lr=0.01, epochs=4, budget=budget)

@@ -21,7 +21,7 @@ from bayestt.bayes.guide import Point
 from bayestt.bayes.model import Model
 from bayestt.bayes.posterior import Epoch, Posterior
 from bayestt.bayes.predict import predict, score
-from bayestt.bayes.prune import ranks
+from bayestt.bayes.prune import ranks, survivors
 from bayestt.bayes.step import Guide, adam, step
 from bayestt.bayes.teacher import Lesson, Teacher
 
@@ -63,8 +63,13 @@ def fit(
     """
     settings = _Settings(lr, lr_end, epochs, warmup, weight, ramp, rho, threshold, budget)
     _check_labels(model, batches, validation)
-    if budget and not isinstance(guide, Point):
-        raise ValueError(f"a budget while learning needs a point guide, not {type(guide).__name__}: meet it first, then learn a posterior")
+    if budget:
+        if not isinstance(guide, Point):
+            raise ValueError(
+                f"a budget while learning needs a point guide, not {type(guide).__name__}: meet it first, then learn a posterior"
+            )
+        # One that no ranks can meet is refused now, not after an epoch.
+        survivors(model.net, parameters=budget.parameters)
     lesson = teacher.lesson(batches.images) if teacher else None
     whole = sum(weight.numel() for weight in model.net.parameters())
     model, guide = replace(model, net=deepcopy(model.net)), deepcopy(guide)
