@@ -1,53 +1,71 @@
-"""What Bayes costs: a training step of the 784-512-10 TT-matrix net by hand in torch, by `fit`, and by Pyro's own SVI."""
+"""What Bayes costs: a training step of the 784-512-10 TT-matrix net, MAP and mean-field SVI by hand in torch, by `fit`, by Pyro; SVGD.
 
+`--threads 2` for two threads.
+"""
+
+import argparse
+from functools import partial
 from statistics import median
 from time import perf_counter
 
 import pyro
 import torch
+from torch import Tensor
+from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from bayestt.algebra.formats import Form
-from bayestt.bayes.guide import point
+from bayestt.bayes.guide import mean_field, point
 from bayestt.bayes.model import categorical, model
 from bayestt.bayes.prior import log_uniform
 from bayestt.bayes.step import adam, step
+from bayestt.bayes.svgd import particles
 from bayestt.nets.fc import fc
 from bayestt.nets.tensorize import tensorize
 
-ROUNDS, BATCH, IMAGES = 201, 128, 55_000
+ROUNDS, BATCH, IMAGES, PARTICLES = 101, 128, 55_000, 20
 FORMS = {
     "fc1": Form("tt_matrix", [16, 20, 20], rows=[4, 4, 8, 4], cols=[4, 7, 4, 7]),
     "fc2": Form("tt_matrix", 20, rows=[2, 5], cols=[16, 32]),
 }
+SHARES = {"fc1": (("r1", (0,)), ("r2", (1,)), ("r3", (2, 3))), "fc2": (("r1", (0, 1)),)}
+"""The cores that every rank's scale is shared by."""
 
-torch.set_num_threads(1)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--threads", type=int, default=1)
+torch.set_num_threads(parser.parse_args().threads)
 torch.manual_seed(0)
 net = tensorize(fc([784, 512, 10]), FORMS)
 x, labels = torch.randn(BATCH, 28, 28), torch.randint(10, (BATCH,))
 believed = model(net, log_uniform(), categorical, IMAGES)
 
-# By hand: the same objective, core by core, with the right rank's best scale in closed form.
-by_hand = tensorize(fc([784, 512, 10]), FORMS)
-optimizer = torch.optim.Adam(by_hand.parameters(), lr=5e-3, fused=True)
-shares = {"fc1": (("r1", (0,)), ("r2", (1,)), ("r3", (2, 3))), "fc2": (("r1", (0, 1)),)}
 
-
-def hand_step() -> None:
-    """One step of MAP under the log-uniform prior, written for this net alone."""
-    optimizer.zero_grad()
-    penalty = torch.zeros(())
-    for name, bonds in shares.items():
-        layer = by_hand.get_submodule(name)
+def penalty(squares: dict[str, Tensor]) -> Tensor:
+    """Minus the log-density of weights with these squares, up to a constant; the right rank's best scale in closed form."""
+    total = sum(square.sum() for name, square in squares.items() if name.endswith("bias")) / believed.prior.wide**2 / 2
+    for name, bonds in SHARES.items():
+        form = net.get_submodule(name).form
         for axis, cores in bonds:
-            squares, count = 0, 0
+            summed, count = 0, 0
             for k in cores:
-                core, axes = layer.cores[k], layer.form.cores[k]
-                squares = squares + core.square().sum([d for d, other in enumerate(axes) if other != axis])
-                count += core.numel() // core.shape[axes.index(axis)]
-            best = (squares.detach() / (count + 1)).clamp(1e-12)
-            penalty = penalty + (squares / best).sum() / 2 + (count + 1) / 2 * best.log().sum()
-    loss = cross_entropy(by_hand(x), labels) + penalty / IMAGES
+                square, axes = squares[f"{name}.core{k}"], form.cores[k]
+                summed = summed + square.sum([d for d, other in enumerate(axes) if other != axis])
+                count += square.numel() // form.size[axis]
+            best = (summed.detach() / (count + 1)).clamp(1e-12)
+            total = total + (summed / best).sum() / 2 + (count + 1) / 2 * best.log().sum()
+    return total
+
+
+def hand_step(means: dict[str, Tensor], log_stds: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """One step of MAP, or of mean-field SVI where there are deviations, written for this net alone."""
+    optimizer.zero_grad()
+    if log_stds:
+        weights = {name: torch.addcmul(mean, log_stds[name].exp(), torch.randn_like(mean)) for name, mean in means.items()}
+        squares = {name: mean.square() + (2 * log_stds[name]).exp() for name, mean in means.items()}
+    else:
+        weights, squares = means, {name: mean.square() for name, mean in means.items()}
+    entropy = sum(log_std.sum() for log_std in log_stds.values())
+    loss = cross_entropy(functional_call(net, weights, (x,)), labels) + (penalty(squares) - entropy) / IMAGES
     loss.backward()
     if not loss.isfinite():
         raise FloatingPointError("the loss is no number")
@@ -55,14 +73,32 @@ def hand_step() -> None:
     loss.item()
 
 
-guide = point(believed)
-ours = adam(believed, guide, lr=5e-3)
+def by_hand(spread: bool) -> partial:
+    """The hand-written step with parameters and an optimiser of its own."""
+    means = {name: value.detach().clone().requires_grad_() for name, value in net.named_parameters()}
+    log_stds = {name: torch.full_like(mean, -4.6).requires_grad_() for name, mean in means.items()} if spread else {}
+    return partial(hand_step, means, log_stds, torch.optim.Adam([*means.values(), *log_stds.values()], lr=5e-3, fused=True))
+
+
+def ours(guide: torch.nn.Module) -> partial:
+    """The step of `fit`."""
+    return partial(step, believed, guide, adam(believed, guide, lr=5e-3), x, labels, 1 / IMAGES, 1.0)
+
+
+def pyros(guide: torch.nn.Module) -> partial:
+    """The step of Pyro's own SVI on the same model."""
+    return partial(pyro.infer.SVI(believed, guide, pyro.optim.Adam({"lr": 5e-3}), pyro.infer.Trace_ELBO()).step, x, labels)
+
+
 pyro.enable_validation(False)
-svi = pyro.infer.SVI(believed, point(believed), pyro.optim.Adam({"lr": 5e-3}), pyro.infer.Trace_ELBO())
 ways = {
-    "by hand, in torch": hand_step,
-    "fit": lambda: step(believed, guide, ours, x, labels, 1 / IMAGES, 1.0),
-    "Pyro's SVI on the same model": lambda: svi.step(x, labels),
+    "MAP by hand": by_hand(spread=False),
+    "MAP by fit": ours(point(believed)),
+    "MAP by Pyro": pyros(point(believed)),
+    "mean-field SVI by hand": by_hand(spread=True),
+    "mean-field SVI by fit": ours(mean_field(believed)),
+    "mean-field SVI by Pyro": pyros(mean_field(believed)),
+    f"SVGD by fit, {PARTICLES} particles": ours(particles(believed, PARTICLES)),
 }
 milliseconds = {name: [] for name in ways}
 for _ in range(ROUNDS):
@@ -70,7 +106,9 @@ for _ in range(ROUNDS):
         start = perf_counter()
         way()
         milliseconds[name].append(1e3 * (perf_counter() - start))
-print(f"784-512-10 TT-matrix, batch {BATCH}, 1 thread, torch {torch.__version__}; medians of {ROUNDS} interleaved rounds")
-first = median(milliseconds["by hand, in torch"])
-for name, times in milliseconds.items():
-    print(f"{name:30} {median(times):6.2f} ms  {median(times) / first:5.2f}x")
+took = {name: median(times[1:]) for name, times in milliseconds.items()}
+print(f"784-512-10 TT-matrix, batch {BATCH}, {torch.get_num_threads()} threads, torch {torch.__version__}; medians of interleaved rounds\n")
+print("| step | ms | / the same by hand | / MAP by fit |", "| --- | --- | --- | --- |", sep="\n")
+for name, each in took.items():
+    hand = took.get(f"{name.split(' by ')[0]} by hand")
+    print(f"| {name} | {each:.2f} | {f'{each / hand:.2f}' if hand else ''} | {each / took['MAP by fit']:.2f} |")

@@ -27,6 +27,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from page import Result
 
+from bayestt.bayes.memory import keep_freed_memory
 from bayestt.data.dataset import Dataset
 
 log = logging.getLogger("pipeline")
@@ -55,6 +56,7 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> dict[st
     names = list(STEPS)
     _check(cfg)
     torch.set_num_threads(cfg.threads)
+    keep_freed_memory()
     made_with = {"experiment": cfg.name, "seed": cfg.seed, "judged_on": cfg.judged_on, "overrides": list(overrides), "commit": _commit()}
     data = instantiate(cfg.data)
     results = {}

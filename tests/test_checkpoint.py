@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,11 +67,13 @@ def test_a_checkpoint_changes_no_byte_and_a_finished_one_is_the_answer(tmp_path:
         ({"batches": batches(seed=6)}, r"batches \[16, 5\] there and \[16, 6\] here"),
         ({"validation": (VALIDATION[0] + 1, VALIDATION[1])}, "data "),
         ({"prior": half_cauchy(1.0)}, "prior log_uniform there and half_cauchy"),
+        ({"prior": replace(log_uniform(), wide=1.0)}, "wide 10.0 there and 1.0 here"),
+        ({"num_data": 9}, "num_data 96 there and 9 here"),
     ],
 )
 def test_another_trainings_checkpoint_is_refused(change: dict, message: str, tmp_path: Path) -> None:
-    def run(prior=None, **change) -> Posterior:
-        believes = believed(prior)
+    def run(prior=None, num_data=96, **change) -> Posterior:
+        believes = replace(believed(prior), num_data=num_data)
         given = {"model": believes, "guide": point(believes), "batches": batches(), "validation": VALIDATION, **SHORT, **change}
         return fit(**given, checkpoint=tmp_path / "kept")
 

@@ -12,10 +12,12 @@ from torch.func import functional_call, grad, vmap
 from bayestt.algebra.factorization import Factorization, dense
 from bayestt.algebra.formats import FORMATS, initial, tt_matrix
 from bayestt.nets import contract
-from bayestt.nets.contract import candidates, plan
+from bayestt.nets.contract import candidates, needed, plan, recomputed
 
 FORM = tt_matrix((3, 4), (5, 2), 3)
 FLOAT = torch.device("cpu"), torch.float32
+BLOCKS = (1, 40, contract.BLOCK)
+"""One row or strip at a time, a few with fewer last, all at once."""
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 
@@ -53,18 +55,20 @@ def unmeasured(*_):
 def test_every_contraction_multiplies_by_the_dense_weight(name, rank, dtype, monkeypatch):
     monkeypatch.setattr(contract, "HALVINGS", 1000)
     form = form_of(name, rank)
-    found = candidates(form, 8)
-    assert len(found) >= 3
-    for batch in (0, 1, 3, 8):
-        x, cores = tensors(form, batch, dtype, seed=batch)
-        for way, contraction in found.items():
-            y = contraction(x, cores)
-            assert y.dtype == dtype
-            np.testing.assert_allclose(y, product(form, x, cores), atol=TOLERANCE[dtype], err_msg=way)
+    for block in BLOCKS:
+        found = candidates(form, 8, block)
+        assert len(found) >= 3
+        for batch in (0, 1, 3, 8):
+            x, cores = tensors(form, batch, dtype, seed=batch)
+            for way, contraction in found.items():
+                y = contraction(x, cores)
+                assert y.dtype == dtype
+                np.testing.assert_allclose(y, product(form, x, cores), atol=TOLERANCE[dtype], err_msg=f"{way}, block {block}")
 
 
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_contraction_has_the_gradients_of_the_dense_weight(name):
+def test_every_contraction_has_the_gradients_of_the_dense_weight(name, block):
     form = form_of(name, 2)
     x, cores = tensors(form, 3, torch.float64)
     leaves = [tensor.requires_grad_() for tensor in (x, *cores)]
@@ -72,10 +76,109 @@ def test_every_contraction_has_the_gradients_of_the_dense_weight(name):
     spell = ",".join("".join(letter[axis] for axis in core) for core in form.cores)
     weight = torch.einsum(f"{spell}->{''.join(letter[axis] for axis in form.rows + form.cols)}", *cores).reshape(form.shape)
     expected = torch.autograd.grad((x @ weight.T).square().sum(), leaves)
-    for contraction in candidates(form, 3).values():
+    for contraction in candidates(form, 3, block).values():
         found = torch.autograd.grad(contraction(x, cores).square().sum(), leaves)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other)
+
+
+def kept_bytes(contraction, x, cores):
+    """What the backward pass finds in memory, beside x and the cores."""
+    storages = {}
+
+    def keep(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = contraction(x, cores)
+    kept = sum(size for place, size in storages.items() if place not in {t.untyped_storage().data_ptr() for t in (x, *cores)})
+    return kept, torch.autograd.grad(y.square().sum(), [x, *cores])
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_recomputing_keeps_nothing_and_gives_the_same_bytes(block):
+    x, cores = tensors(FORM, 6)
+    for tensor in (x, *cores):
+        tensor.requires_grad_()
+    for contraction in candidates(FORM, 6, block).values():
+        kept, slopes = kept_bytes(contraction, x, cores)
+        none, again = kept_bytes(recomputed(contraction), x, cores)
+        assert kept > 0 == none
+        assert all(torch.equal(one, other) for one, other in zip(slopes, again, strict=True))
+
+
+def test_a_blocks_intermediate_is_as_small_as_asked():
+    form = tt_matrix((4, 4), (4, 4), 4)
+    x, cores = tensors(form, 32)
+    sizes = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            made = operation(*args, **(kwargs or {}))
+            if operation is torch.ops.aten.bmm.default:
+                sizes.append(made.numel())
+            return made
+
+    halved = candidates(form, 32, block=256)["cores 0 then 1"]
+    with Watch():
+        halved(x, cores)
+    assert sizes == [256] * 8
+
+
+@pytest.mark.parametrize(
+    ("x_learns", "cores_learn", "mode", "gradients"),
+    [
+        (True, True, torch.enable_grad, "all"),
+        (True, False, torch.enable_grad, "all"),
+        (False, True, torch.enable_grad, "cores"),
+        (False, False, torch.enable_grad, "none"),
+        (True, True, torch.no_grad, "none"),
+        (True, True, torch.inference_mode, "none"),
+    ],
+)
+def test_what_autograd_will_ask_for(x_learns, cores_learn, mode, gradients):
+    x, cores = torch.ones(2, requires_grad=x_learns), [torch.ones(2), torch.ones(2, requires_grad=cores_learn)]
+    with mode():
+        assert needed(x, cores) == gradients
+
+
+def test_inside_transforms_the_same_gradients_are_asked_for():
+    asked = []
+
+    def loss(core, x):
+        asked.append(needed(x, [core]))
+        return (core * x).sum()
+
+    vmap(grad(loss), in_dims=(0, None))(torch.ones(3, 2), torch.ones(2))
+    vmap(grad(loss, argnums=(0, 1)), in_dims=(0, None))(torch.ones(3, 2), torch.ones(2))
+    assert asked == ["cores", "all"]
+
+
+@pytest.mark.parametrize(("gradients", "quickest"), [("none", "slow for cores"), ("cores", "slow for x"), ("all", "slow for all")])
+def test_the_measurement_goes_back_for_these_gradients_only(gradients, quickest, monkeypatch):
+    (_, rebuild), *_ = candidates(FORM, 4).items()
+
+    class Slow(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, tensor):
+            return tensor.clone()
+
+        @staticmethod
+        def backward(ctx, upstream):
+            time.sleep(0.01)
+            return upstream
+
+    def slow_forwards(seconds):
+        return lambda x, cores: (time.sleep(seconds), rebuild(x, cores))[1]
+
+    ways = {
+        "slow for cores": lambda x, cores: rebuild(x, [Slow.apply(core) for core in cores]),
+        "slow for x": lambda x, cores: slow_forwards(0.002)(Slow.apply(x), cores),
+        "slow for all": slow_forwards(0.004),
+    }
+    monkeypatch.setattr(contract, "candidates", lambda *_: ways)
+    assert plan(FORM, 4, *FLOAT, gradients) is ways[quickest]
 
 
 def test_cores_that_share_an_axis_of_the_weight_are_only_rebuilt():
@@ -141,30 +244,32 @@ def test_the_quickest_is_chosen(monkeypatch):
         time.sleep(0.005)
         return rebuild(x, cores)
 
-    monkeypatch.setattr(contract, "candidates", lambda form, batch: {"slow": slow, "quick": rebuild, "slower": slow})
+    monkeypatch.setattr(contract, "candidates", lambda *_: {"slow": slow, "quick": rebuild, "slower": slow})
     assert plan(FORM, 4, *FLOAT) is rebuild
 
 
-def test_a_measurement_serves_a_power_of_two_of_rows_one_dtype_and_one_number_of_threads(choices):
+def test_a_measurement_serves_a_power_of_two_of_rows_one_dtype_one_number_of_threads_and_one_kind_of_gradients(choices):
     for batch in (5, 6, 8):
         plan(FORM, batch, *FLOAT)
     assert len(json.loads(choices.read_text())) == 1
     plan(FORM, 9, *FLOAT)
     plan(FORM, 8, torch.device("cpu"), torch.float64)
+    plan(FORM, 8, *FLOAT, "none")
+    plan(FORM, 8, *FLOAT, "cores")
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
         plan(FORM, 8, *FLOAT)
     finally:
         torch.set_num_threads(threads)
-    assert len(json.loads(choices.read_text())) == 4
+    assert len(json.loads(choices.read_text())) == 6
 
 
 def test_a_later_process_makes_the_same_choice_without_measuring(choices, monkeypatch):
     plan(FORM, 8, *FLOAT)
     (key,) = json.loads(choices.read_text())
     monkeypatch.setattr(contract, "_quickest", unmeasured)
-    monkeypatch.setattr(contract, "candidates", lambda form, batch: {name: name for name in candidates(form, batch)})
+    monkeypatch.setattr(contract, "candidates", lambda *given: {name: name for name in candidates(*given)})
     for name in candidates(FORM, 8):
         choices.write_text(json.dumps({key: name}))
         contract._chosen.cache_clear()
@@ -182,7 +287,7 @@ def test_a_process_that_measured_second_takes_the_first_ones_choice(choices, mon
         return "mine"
 
     monkeypatch.setattr(contract, "_quickest", overtaken)
-    monkeypatch.setattr(contract, "candidates", lambda form, batch: {"mine": "mine", "theirs": "theirs"})
+    monkeypatch.setattr(contract, "candidates", lambda *_: {"mine": "mine", "theirs": "theirs"})
     assert plan(FORM, 8, *FLOAT) == "theirs"
     assert json.loads(choices.read_text()) == {key: "theirs", "another": "stays"}
 

@@ -110,15 +110,15 @@ def test_particles_find_a_known_posterior() -> None:
     assert bias.std() == pytest.approx(precision**-0.5, rel=0.25)
 
 
-def trained(tmp_path=None, watch=None) -> tuple:
-    believes = believed()
+def trained(tmp_path=None, watch=None, prior=None) -> tuple:
+    believes = believed(prior)
     x, labels = (part.numpy() for part in batch(5))
     batches = Batches(x, labels, size=4, seed=2)
     guide = particles(believes, 5, std=0.1)
     return fit(believes, guide, batches, (x, labels), lr=0.01, epochs=4, ramp=2, checkpoint=tmp_path, watch=watch), x
 
 
-def test_particles_predict_by_all_of_them_and_resume_to_the_same_bytes(tmp_path) -> None:
+def test_particles_predict_by_all_of_them() -> None:
     learned, x = trained()
     every = learned.draws(5, 0)
     assert len({weights["fc1.core0"].sum().item() for weights in every}) == 5
@@ -128,6 +128,9 @@ def test_particles_predict_by_all_of_them_and_resume_to_the_same_bytes(tmp_path)
         torch.testing.assert_close(weight, torch.stack([weights[name] for weights in every]).mean(0))
     assert [len(learned.draws(count, 1)) for count in (1, 5, 12)] == [1, 5, 12]
 
+
+@pytest.mark.parametrize("prior", PRIORS, ids=lambda prior: prior.name)
+def test_interrupted_particles_end_with_the_same_bytes(prior, tmp_path) -> None:
     class Interrupt(Exception):
         pass
 
@@ -135,11 +138,12 @@ def test_particles_predict_by_all_of_them_and_resume_to_the_same_bytes(tmp_path)
         if number == 2:
             raise Interrupt
 
+    trained(tmp_path / "whole", prior=prior)
     with pytest.raises(Interrupt):
-        trained(tmp_path / "training", interrupt)
-    again, _ = trained(tmp_path / "training")
-    assert all(torch.equal(again.mean[name], weight) for name, weight in learned.mean.items())
-    assert all(torch.equal(again.std[name], weight) and weight.any() for name, weight in learned.std.items())
+        trained(tmp_path / "twice", interrupt, prior)
+    assert (tmp_path / "twice").read_bytes() != (tmp_path / "whole").read_bytes()
+    trained(tmp_path / "twice", prior=prior)
+    assert (tmp_path / "twice").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def predict_with(net: nn.Module, weights: dict[str, Tensor], x: np.ndarray) -> np.ndarray:
@@ -155,7 +159,25 @@ def test_numbers_that_are_none_end_training_with_the_layer() -> None:
         step(believes, guide, adam(believes, guide, 0.1), *batch(), 0.01, 1.0)
 
 
+@pytest.mark.parametrize("prior", PRIORS, ids=lambda prior: prior.name)
+def test_particles_start_around_the_net_at_its_best_scales(prior) -> None:
+    believes = believed(prior)
+    guide, weights = particles(believes, 400, std=0.1), believes.layout.pack(dict(believes.net.named_parameters()))
+    sizes = torch.cat([weight.square().mean().sqrt().expand(weight.numel()) for weight in believes.layout.unpack(weights).values()])
+    torch.testing.assert_close((guide.theta.mean(0) - weights) / sizes, torch.zeros_like(weights), atol=0.03, rtol=0)
+    torch.testing.assert_close(guide.theta.std(0) / sizes, torch.full_like(weights, 0.1), atol=0.02, rtol=0)
+    log_lam = guide.log_lam[-1].detach().requires_grad_()
+    log_prior(believes, weights.square(), log_lam.exp()).backward()
+    torch.testing.assert_close(log_lam.grad, torch.zeros_like(log_lam), atol=0.02, rtol=0)
+
+
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"std": 0.0}])
 def test_what_makes_no_particles_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match="give at least one particle, and a positive deviation"):
         particles(believed(), **{"count": 2, **wrong})
+
+
+def test_a_net_whose_statistics_particles_would_share_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(24, 12), nn.BatchNorm1d(12), nn.Linear(12, 4))
+    with pytest.raises(ValueError, match="1.running_mean would be changed by all particles at once: give a net without batch norm"):
+        particles(model(net, log_uniform(), categorical, 50), 2)

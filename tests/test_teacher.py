@@ -78,6 +78,12 @@ def test_a_teacher_that_makes_no_sense_is_refused(settings: dict) -> None:
         teaching(**settings)
 
 
+@pytest.mark.parametrize("classes", [1, 10])
+def test_a_teacher_of_other_classes_is_refused(classes: int) -> None:
+    with pytest.raises(ValueError, match=f"the teacher scores {classes} classes and the net 16: give a teacher of the same classes"):
+        learned(teacher=Teacher(nn.Linear(48, classes)))
+
+
 @pytest.mark.parametrize("how", [{"teacher": teaching(share=0.7)}, {"budget": Budget(600, 1, 3)}, {"warmup": 2.5}])
 def test_an_interrupted_training_ends_with_the_same_bytes(how: dict, tmp_path) -> None:
     class Interrupt(Exception):

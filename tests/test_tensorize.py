@@ -70,8 +70,9 @@ def test_the_nearest_layer_of_a_dense_one() -> None:
         TensorizedLinear.from_linear(linear, tt_matrix((4, 3), (2, 4), 3))
 
 
-def test_torchs_transforms_go_through() -> None:
-    layer, x = TensorizedLinear(FORM), torch.randn(5, 10)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_torchs_transforms_go_through(recompute: bool) -> None:
+    layer, x = TensorizedLinear(FORM, recompute=recompute), torch.randn(5, 10)
     weights = {name: torch.stack([value.detach(), 2 * value.detach()]) for name, value in layer.named_parameters()}
 
     def loss(given: dict, x: torch.Tensor) -> torch.Tensor:
@@ -82,6 +83,20 @@ def test_torchs_transforms_go_through() -> None:
         alone = grad(loss)({name: value[k] for name, value in weights.items()}, x)
         for name, slope in alone.items():
             torch.testing.assert_close(slopes[name][k], slope, rtol=1e-4, atol=1e-4)
+
+
+def test_recomputing_keeps_x_alone_and_trains_the_same() -> None:
+    torch.manual_seed(0)
+    net = tensorize(fc([10, 12, 3]), {"fc1": FORM})
+    again = tensorize(fc([10, 12, 3]), {"fc1": FORM}, recompute=True)
+    again.load_state_dict(net.state_dict())
+    x = torch.randn(4, 10)
+    slopes = [torch.autograd.grad(each(x).square().sum(), tuple(each.parameters())) for each in (net, again)]
+    assert all(torch.equal(one, other) for one, other in zip(*slopes, strict=True))
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.data_ptr()) or tensor, lambda tensor: tensor):
+        again.fc1(x)
+    assert set(kept) == {tensor.data_ptr() for tensor in (x, *again.fc1.cores)}
 
 
 def test_the_network_given_stays_as_it_was() -> None:

@@ -62,7 +62,7 @@ def fit(
     net at the mean of its weights.
     """
     settings = _Settings(lr, lr_end, epochs, warmup, weight, ramp, rho, threshold, budget)
-    _check_labels(model, batches, validation)
+    _check_classes(model, batches, validation, teacher)
     if budget:
         if not isinstance(guide, Point):
             raise ValueError(
@@ -127,9 +127,11 @@ class _Settings:
             raise ValueError(f"{', '.join(broken)}: change what fit is given")
 
 
-def _check_labels(model: Model, batches: Batches, validation: Labelled) -> None:
-    """Refuse labels that the net has no score for."""
+def _check_classes(model: Model, batches: Batches, validation: Labelled, teacher: Teacher | None) -> None:
+    """Refuse labels that the net has no score for, and a teacher of other classes."""
     classes = predict(model.net, batches.images[:1]).shape[1]
+    if teacher and (told := predict(teacher.net, batches.images[:1]).shape[1]) != classes:
+        raise ValueError(f"the teacher scores {told} classes and the net {classes}: give a teacher of the same classes")
     for name, labels in (("training", batches.labels), ("validation", validation[1])):
         if not len(labels):
             raise ValueError(f"there are no {name} images: give at least one")
@@ -147,6 +149,8 @@ def _identity(
     return {
         **asdict(settings),
         "prior": model.prior.name,
+        "wide": model.prior.wide,
+        "num_data": model.num_data,
         "guide": type(guide).__name__,
         "batches": [batches.size, batches.seed],
         "start": digest(*(part.detach().cpu().numpy() for part in guide.parameters())),

@@ -62,7 +62,8 @@ def _stein(model: Model, guide: Particles, x: Tensor, labels: Tensor, weight: fl
     """Give the particles, as gradient, the way against which Stein's operator moves them; all their gradients at once.
 
     Their log-density, tempered as a variational guide's, is the objective divided by -weight: what keeps them apart is taken `weight`
-    times.
+    times. Scales without a closed form move in their logarithms, by their density as it is, which is that of the authors' code: the
+    Jacobian is left out.
     """
     theta, log_lam = guide.theta.detach(), guide.log_lam.detach()
     closed = model.prior.closed_form

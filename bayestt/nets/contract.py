@@ -9,12 +9,15 @@ from itertools import combinations
 from math import prod
 from pathlib import Path
 from statistics import median
+from sys import maxsize
 from time import perf_counter
+from typing import Any, Literal
 
 import pooch
 import torch
 from filelock import FileLock
 from torch import Tensor
+from torch.nn.functional import linear
 
 from bayestt.algebra.einsum import Axes, order
 from bayestt.algebra.factorization import Factorization
@@ -25,70 +28,154 @@ Contraction = Callable[[Tensor, Sequence[Tensor]], Tensor]
 Cores = tuple[int, ...]
 """Numbers of some of a form's cores, from 0."""
 
+Gradients = Literal["none", "cores", "all"]
+"""What a backward pass will ask for: nothing (inference), the cores' gradients (a first layer), or the cores' and x's."""
+
 HALVINGS = 3
 """How many of the halvings with the least estimated work are measured."""
-WARM_UPS, FEWEST, MOST, BUDGET_S = 2, 3, 9, 0.5
-"""Rounds of a measurement that do not count; fewest and most that do; no new one starts after so long."""
+BLOCK = 2**19
+"""Elements of a result between two products that stay in a processor's cache: 2 MiB of float32."""
+FEWEST, MOST, BUDGET_S = 5, 15, 1.0
+"""Rounds of a measurement that count, at least and at most; no new one starts after so long."""
+HOPELESS = 2
+"""A contraction that took so many times the quickest one's time in the first round is not measured again."""
 
 
-def plan(form: Factorization, batch: int, device: torch.device, dtype: torch.dtype) -> Contraction:
-    """The quickest way, forward and backward, to multiply `batch` rows by weights of this form: `plan(form, n, device, dtype)(x, cores)`.
+def plan(form: Factorization, batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients = "all") -> Contraction:
+    """The quickest way to multiply `batch` rows by weights of this form and to go back for these gradients, as a function of x and cores.
 
     Measured at the first call for a form, device, dtype, number of threads and power of two of rows. The choice is kept in the user's cache
     folder: every process on the machine makes the same, and a resumed training computes the same bytes as one never interrupted.
     """
-    return _chosen(form, 1 << max(batch - 1, 0).bit_length(), torch.device(device), dtype, torch.get_num_threads())
+    return _chosen(form, 1 << max(batch - 1, 0).bit_length(), torch.device(device), dtype, gradients, torch.get_num_threads())
 
 
-def candidates(form: Factorization, batch: int) -> dict[str, Contraction]:
-    """The contractions worth measuring: the weight rebuilt from its cores, and the halvings with the least estimated work."""
-    halvings = sorted(_halvings(form), key=lambda halves: _work(form, *halves, batch))[:HALVINGS]
-    return {"rebuild": _rebuild(form), **{_named(*halves): _halved(form, *halves) for halves in halvings}}
+def needed(x: Tensor, cores: Sequence[Tensor]) -> Gradients:
+    """The gradients that a product of x and cores will be asked for, as far as autograd knows now."""
+    if not torch.is_grad_enabled():
+        return "none"
+    if x.requires_grad:
+        return "all"
+    return "cores" if any(core.requires_grad for core in cores) else "none"
+
+
+def recomputed(contraction: Contraction) -> Contraction:
+    """The same product, but only x and the cores are kept for the backward pass, which computes all else again."""
+    return lambda x, cores: _Recomputed.apply(contraction, x, *cores)
+
+
+def candidates(form: Factorization, batch: int, block: int = BLOCK) -> dict[str, Contraction]:
+    """The contractions worth measuring: the weight rebuilt from its cores, and the halvings with the least estimated work.
+
+    They compute about `block` elements of what is between two products at a time.
+    """
+    halvings = _halvings(form)
+    if not halvings:
+        merge = _merge(form, tuple(range(len(form.cores))), form.rows + form.cols)
+        return {"rebuild": lambda x, cores: linear(x, merge(cores).reshape(form.shape))}
+    ways = {"rebuild": _rebuilt(form, *min(halvings, key=lambda halves: _rebuild_work(form, *halves)), block)}
+    for halves in sorted(halvings, key=lambda halves: _work(form, *halves, batch))[:HALVINGS]:
+        ways[_named(*halves)] = _halved(form, *halves, block)
+    return ways
 
 
 @cache
-def _chosen(form: Factorization, batch: int, device: torch.device, dtype: torch.dtype, threads: int) -> Contraction:
-    contractions = candidates(form, batch)
+def _chosen(form: Factorization, batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients, threads: int) -> Contraction:
+    contractions = candidates(form, batch, BLOCK if device.type == "cpu" else maxsize)  # a GPU wants large products
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     cores = " ".join("*".join(f"{axis}={form.size[axis]}" for axis in axes) for axes in form.cores)
     weight = f"{' '.join(form.rows)} x {' '.join(form.cols)}"
-    key = f"{cores} -> {weight}, batch {batch}, {dtype}, {threads} threads, {device.type} {machine}, torch {torch.__version__}"
+    work = f"batch {batch}, {dtype}, gradients {gradients}, {threads} threads"
+    key = f"{cores} -> {weight}, {work}, {device.type} {machine}, torch {torch.__version__}"
     name = _remembered().get(key)
     if name not in contractions:
         # A thread of its own has none of the caller's torch.func transforms, grad mode or autocast.
         with ThreadPoolExecutor(1) as thread:
-            name = thread.submit(_quickest, form, contractions, batch, device, dtype).result()
+            name = thread.submit(_quickest, form, contractions, batch, device, dtype, gradients).result()
         name = _remember(key, name, contractions)
     return contractions[name]
 
 
-def _rebuild(form: Factorization) -> Contraction:
-    """Merge all cores to the weight, then multiply by it."""
-    merge = _merge(form, tuple(range(len(form.cores))), form.rows + form.cols)
-    return lambda x, cores: torch.nn.functional.linear(x, merge(cores).reshape(form.shape))
-
-
-def _halved(form: Factorization, first: Cores, second: Cores) -> Contraction:
-    """Merge some cores to one half and the others to another, multiply by the first, then by the second."""
-    size = form.size
-    (cols1, rows1, _), (cols2, rows2, bond) = _half_axes(form, first, second), _half_axes(form, second, first)
-    merge1, merge2 = _merge(form, first, cols1 + rows1 + bond), _merge(form, second, bond + cols2 + rows2)
-    to_cols1 = _permutation(("n", *form.cols), ("n", *cols2, *cols1))
-    to_cols2 = _permutation(("n", *cols2, *rows1, *bond), ("n", *rows1, *bond, *cols2))
-    to_rows = _permutation(("n", *rows1, *rows2), ("n", *form.rows))
-    cols, between, rows = ([size[axis] for axis in axes] for axes in (form.cols, cols2 + rows1 + bond, rows1 + rows2))
-    sum1, sum2 = prod(size[axis] for axis in cols1), prod(size[axis] for axis in bond + cols2)
-    kept1, kept2 = prod(size[axis] for axis in rows1 + bond), prod(size[axis] for axis in rows2)
+def _rebuilt(form: Factorization, first: Cores, second: Cores, block: int) -> Contraction:
+    """Merge some cores to one half and the others to another, both to the weight, about `block` elements at a time, and multiply by it."""
+    (cols1, rows1, bond), (cols2, rows2, _) = _half_axes(form, first, second), _half_axes(form, second, first)
+    merge1, merge2 = _merge(form, first, rows1 + cols1 + bond), _merge(form, second, bond + rows2 + cols2)
+    c1, r1, c2, r2, shared = (prod(form.size[axis] for axis in axes) for axes in (cols1, rows1, cols2, rows2, bond))
+    grid = rows1 + rows2 + cols1 + cols2
+    sizes, to_weight = [form.size[axis] for axis in grid], _permutation(grid, form.rows + form.cols)
+    at_once = max(1, block // (c1 * r2 * c2))
 
     def contraction(x: Tensor, cores: Sequence[Tensor]) -> Tensor:
-        n = len(x)
-        x = x.reshape(n, *cols).permute(to_cols1).reshape(n * prod(cols) // sum1, sum1)
-        x = x @ merge1(cores).reshape(sum1, kept1)
-        x = x.reshape(n, *between).permute(to_cols2).reshape(n * prod(rows) // kept2, sum2)
-        x = x @ merge2(cores).reshape(sum2, kept2)
-        return x.reshape(n, *rows).permute(to_rows).reshape(n, prod(rows))
+        half = merge2(cores).reshape(shared, r2 * c2)
+        parts = merge1(cores).reshape(r1, c1 * shared).split(at_once)
+        strips = [(part.reshape(len(part) * c1, shared) @ half).reshape(len(part), c1, r2, c2).transpose(1, 2) for part in parts]
+        return linear(x, torch.cat(strips).reshape(sizes).permute(to_weight).reshape(form.shape))
 
     return contraction
+
+
+def _halved(form: Factorization, first: Cores, second: Cores, block: int) -> Contraction:
+    """Merge some cores to one half and the others to another; multiply by the first, then by the second, some rows of x at a time.
+
+    Neither product permutes what is between them: x is a stack of matrices, multiplied on its left by one half, on its right by the other.
+    """
+    (cols1, rows1, bond), (cols2, rows2, _) = _half_axes(form, first, second), _half_axes(form, second, first)
+    c1, r1, c2, r2, shared = (prod(form.size[axis] for axis in axes) for axes in (cols1, rows1, cols2, rows2, bond))
+    left_first = form.cols[0] in cols1
+    if left_first:
+        merge1, merge2 = _merge(form, first, rows1 + bond + cols1), _merge(form, second, bond + cols2 + rows2)
+    else:
+        merge1, merge2 = _merge(form, first, cols1 + bond + rows1), _merge(form, second, rows2 + cols2 + bond)
+    cols, rows = (cols1 + cols2, rows1 + rows2) if left_first else (cols2 + cols1, rows2 + rows1)
+    to_grid, to_rows = _permutation(("n", *form.cols), ("n", *cols)), _permutation(("n", *rows), ("n", *form.rows))
+    at_once = max(1, block // (c2 * shared * r1))
+    col_sizes, row_sizes = ([form.size[axis] for axis in axes] for axes in (form.cols, rows))
+
+    def product(x: Tensor, half1: Tensor, half2: Tensor) -> Tensor:
+        n = len(x)
+        x = x.reshape(n, *col_sizes).permute(to_grid)
+        if left_first:
+            x = _from_left(half1.reshape(r1 * shared, c1), x.reshape(n, c1, c2))
+            x = x.reshape(n * r1, shared * c2) @ half2.reshape(shared * c2, r2)
+        else:
+            x = x.reshape(n * c2, c1) @ half1.reshape(c1, shared * r1)
+            x = _from_left(half2.reshape(r2, c2 * shared), x.reshape(n, c2 * shared, r1))
+        return x.reshape(n, *row_sizes).permute(to_rows).reshape(n, form.shape[0])
+
+    def contraction(x: Tensor, cores: Sequence[Tensor]) -> Tensor:
+        half1, half2 = merge1(cores), merge2(cores)
+        if len(x) <= at_once:
+            return product(x, half1, half2)
+        return torch.cat([product(part, half1, half2) for part in x.split(at_once)])
+
+    return contraction
+
+
+def _from_left(matrix: Tensor, stack: Tensor) -> Tensor:
+    """matrix @ every matrix of a stack; those of one column are the rows of one matrix."""
+    if stack.shape[2] == 1:
+        return (stack[:, :, 0] @ matrix.T)[:, :, None]
+    return torch.bmm(matrix.expand(len(stack), *matrix.shape), stack)
+
+
+class _Recomputed(torch.autograd.Function):
+    """A contraction that keeps its operands alone; torch's own checkpoint does not go through torch.func."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(contraction: Contraction, x: Tensor, *cores: Tensor) -> Tensor:
+        return contraction(x, cores)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.contraction, *operands = inputs
+        ctx.save_for_backward(*operands)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple:
+        _, pull = torch.func.vjp(lambda x, *cores: ctx.contraction(x, cores), *ctx.saved_tensors)
+        return None, *pull(upstream)
 
 
 def _merge(form: Factorization, chosen: Cores, out: Axes) -> Callable[[Sequence[Tensor]], Tensor]:
@@ -134,6 +221,12 @@ def _work(form: Factorization, first: Cores, second: Cores, batch: int) -> int:
     return shared * (batch * c2 * r1 * (c1 + r2) + rank * (c1 * r1 + c2 * r2))
 
 
+def _rebuild_work(form: Factorization, first: Cores, second: Cores) -> int:
+    """Multiplications to merge both halves to the weight, and about those of both merges."""
+    shared = prod(form.size[axis] for axis in _half_axes(form, first, second)[2])
+    return shared * prod(form.shape) + _work(form, first, second, 0)
+
+
 def _named(first: Cores, second: Cores) -> str:
     return f"cores {' '.join(map(str, first))} then {' '.join(map(str, second))}"
 
@@ -142,22 +235,34 @@ def _permutation(axes: Axes, wanted: Axes) -> tuple[int, ...]:
     return tuple(axes.index(axis) for axis in wanted)
 
 
-def _quickest(form: Factorization, contractions: dict[str, Contraction], batch: int, device: torch.device, dtype: torch.dtype) -> str:
-    """The contraction with the least median time, forward and backward, on tensors of its own; all take turns."""
-    x = torch.ones(batch, form.shape[1], device=device, dtype=dtype, requires_grad=True)
-    cores = [torch.full(shape, 0.1, device=device, dtype=dtype, requires_grad=True) for shape in form.shapes]
+def _quickest(
+    form: Factorization, contractions: dict[str, Contraction], batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients
+) -> str:
+    """The contraction with the least median time on tensors of its own; all take turns, the hopeless one turn only."""
+    x = torch.ones(batch, form.shape[1], device=device, dtype=dtype, requires_grad=gradients == "all")
+    cores = [torch.full(shape, 0.1, device=device, dtype=dtype, requires_grad=gradients != "none") for shape in form.shapes]
+    leaves = [tensor for tensor in (x, *cores) if tensor.requires_grad]
     upstream = torch.ones(batch, form.shape[0], device=device, dtype=dtype)
-    rounds: list[dict[str, float]] = []
+
+    def seconds(contraction: Contraction) -> float:
+        start = perf_counter()
+        y = contraction(x, cores)
+        if leaves:
+            torch.autograd.grad(y, leaves, upstream)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return perf_counter() - start
+
+    for contraction in contractions.values():
+        seconds(contraction)
+    took = {name: [seconds(contraction)] for name, contraction in contractions.items()}
+    best = min(took.values())[0]
+    took = {name: times for name, times in took.items() if times[0] <= HOPELESS * best}
     end = perf_counter() + BUDGET_S
-    while len(rounds) < WARM_UPS + FEWEST or len(rounds) < WARM_UPS + MOST and perf_counter() < end:
-        rounds.append({})
-        for name, contraction in contractions.items():
-            start = perf_counter()
-            torch.autograd.grad(contraction(x, cores), [x, *cores], upstream)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            rounds[-1][name] = perf_counter() - start
-    return min(contractions, key=lambda name: median(seconds[name] for seconds in rounds[WARM_UPS:]))
+    while len(took) > 1 and (rounds := len(next(iter(took.values())))) < MOST and (rounds < FEWEST or perf_counter() < end):
+        for name, times in took.items():
+            times.append(seconds(contractions[name]))
+    return min(took, key=lambda name: median(took[name]))
 
 
 def _remembered() -> dict[str, str]:

@@ -16,10 +16,10 @@ from bayestt.algebra.formats import Form, decompose, initial
 from bayestt.nets import contract
 
 
-def tensorize(net: nn.Module, forms: Mapping[str, Form | Factorization]) -> nn.Module:
+def tensorize(net: nn.Module, forms: Mapping[str, Form | Factorization], recompute: bool = False) -> nn.Module:
     """A copy of a network whose matching linear layers are tensorized and freshly initialised: `tensorize(net, {"fc*": Form("cp", 8)})`.
 
-    Layers are matched by their dotted names; where two globs match one layer, the first decides.
+    Layers are matched by their dotted names; where two globs match one layer, the first decides. `recompute` as in TensorizedLinear.
     """
     names = [name for name, _ in net.named_modules() if name]
     chosen: dict[str, Form | Factorization] = {}
@@ -37,7 +37,7 @@ def tensorize(net: nn.Module, forms: Mapping[str, Form | Factorization]) -> nn.M
         if isinstance(form, Form):
             form = form.factorization(linear.out_features, linear.in_features)
         _check_size(name, form, linear)
-        smaller.set_submodule(name, TensorizedLinear(form, bias=linear.bias is not None).to(linear.weight))
+        smaller.set_submodule(name, TensorizedLinear(form, bias=linear.bias is not None, recompute=recompute).to(linear.weight))
     return smaller
 
 
@@ -45,11 +45,13 @@ class TensorizedLinear(nn.Module):
     """A linear layer whose weight is the product of the parameters `core0`, `core1`, ...: (n, cols) -> (n, rows).
 
     Its dense weight starts with the standard deviation of nn.Linear's, 1 / sqrt(3 * cols), its bias as nn.Linear's.
+    With `recompute` a training step keeps nothing but x between its forward and its backward pass, which multiplies the cores again: less
+    memory, more time, the same numbers.
     """
 
-    def __init__(self, form: Factorization, bias: bool = True) -> None:
+    def __init__(self, form: Factorization, bias: bool = True, recompute: bool = False) -> None:
         super().__init__()
-        self.form = form
+        self.form, self.recompute = form, recompute
         rows, cols = form.shape
         seed = int(torch.randint(2**31, ()))
         for k, core in enumerate(initial(form, 1 / sqrt(3 * cols), seed)):
@@ -62,7 +64,12 @@ class TensorizedLinear(nn.Module):
         return tuple(getattr(self, f"core{k}") for k in range(len(self.form.cores)))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = contract.plan(self.form, len(x), x.device, x.dtype)(x, self.cores)
+        cores = self.cores
+        gradients = contract.needed(x, cores)
+        product = contract.plan(self.form, len(x), x.device, x.dtype, gradients)
+        if self.recompute and gradients != "none":
+            product = contract.recomputed(product)
+        y = product(x, cores)
         return y if self.bias is None else y + self.bias
 
     def dense(self) -> Tensor:
