@@ -1,15 +1,14 @@
 """What a TT-matrix layer costs: time of a training step and of inference, memory kept between the two passes.
 
 Against nn.Linear and TensorLy-Torch's FactorizedLinear with the same cores, factorized and reconstructed. All take turns; figures are
-medians. `--threads 2` for two threads, `--record results/benchmark_layer.jsonl` to keep the figures, `--sizes 784x512` for fewer of them.
+medians. `--threads 2` for two threads, `--sizes 784x512` for one size only.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 from math import exp, log
-from pathlib import Path
+from random import Random
 from statistics import mean, median
 from time import perf_counter
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bayestt.algebra.formats import tt_matrix
+from bayestt.bayes.memory import keep_freed_memory
 from bayestt.nets.tensorize import TensorizedLinear
 
 MODES = {"784x512": ([4, 4, 8, 4], [4, 7, 4, 7]), "1024x1024": ([4, 8, 8, 4], [4, 8, 8, 4]), "4096x4096": ([8, 8, 8, 8], [8, 8, 8, 8])}
@@ -60,17 +60,23 @@ def infer(layer: nn.Module, x: Tensor, upstream: Tensor) -> None:
 
 
 def medians(ways: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """Milliseconds; all ways take turns, another one first in every round; the first round does not count."""
-    names, rounds = list(ways), []
-    end = perf_counter() + SECONDS
-    while len(rounds) <= FEWEST or len(rounds) <= MOST and perf_counter() < end:
-        rounds.append({})
-        names.append(names.pop(0))
-        for name in names:
+    """Milliseconds; all ways take turns in an order that changes, and the first round does not count.
+
+    What a way leaves in the caches and the heap is the next one's burden. Ways ten times slower than the quickest have the fewest rounds.
+    """
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    names, end, shuffled = list(ways), perf_counter() + SECONDS, Random(0)
+    for rounds in range(MOST + 1):
+        if rounds > FEWEST:
+            quickest = min(median(times[1:]) for times in took.values())
+            names = [name for name in ways if median(took[name][1:]) < 10 * quickest]
+            if perf_counter() > end:
+                break
+        for name in shuffled.sample(names, len(names)):
             start = perf_counter()
             ways[name]()
-            rounds[-1][name] = 1e3 * (perf_counter() - start)
-    return {name: median(took[name] for took in rounds[1:]) for name in ways}
+            took[name].append(1e3 * (perf_counter() - start))
+    return {name: median(times[1:]) for name, times in took.items()}
 
 
 def kept_bytes(layer: nn.Module, x: Tensor) -> int:
@@ -88,7 +94,7 @@ def kept_bytes(layer: nn.Module, x: Tensor) -> int:
 
 
 def measured(size: str, rank: int, batch: int) -> list[dict]:
-    """Two rows of the record: a training step, and inference."""
+    """Two rows: a training step, and inference."""
     made = layers(size, rank)
     cols = made["nn.Linear"].in_features
     x, upstream = torch.randn(batch, cols, requires_grad=True), torch.randn(batch, made["nn.Linear"].out_features)
@@ -142,9 +148,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sizes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--record", type=Path, help="a file of JSON lines to append to")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    keep_freed_memory()  # for all alike
     torch.manual_seed(0)
     cells = [(size, rank, batch) for size in chosen.sizes for rank in RANKS for batch in BATCHES]
     with tensorly.backend_context("pytorch"):
@@ -154,6 +160,3 @@ if __name__ == "__main__":
     for work in ("step", "inference"):
         of_work = [row for row in rows if row["work"] == work]
         print(f"\n{work}: {summary(of_work)}\n", *table(of_work), sep="\n")
-    if chosen.record:
-        with chosen.record.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)

@@ -1,9 +1,10 @@
 """What Bayes costs: a training step of the 784-512-10 TT-matrix net, MAP and mean-field SVI by hand in torch, by `fit`, by Pyro; SVGD.
 
-`--threads 2` for two threads.
+At the ranks that learning starts with and at ranks that pruning leaves, from which SVGD starts. `--threads 2` for two threads.
 """
 
 import argparse
+from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -16,7 +17,8 @@ from torch.nn.functional import cross_entropy
 
 from bayestt.algebra.formats import Form
 from bayestt.bayes.guide import mean_field, point
-from bayestt.bayes.model import categorical, model
+from bayestt.bayes.memory import keep_freed_memory
+from bayestt.bayes.model import Model, categorical, model
 from bayestt.bayes.prior import log_uniform
 from bayestt.bayes.step import adam, step
 from bayestt.bayes.svgd import particles
@@ -24,27 +26,26 @@ from bayestt.nets.fc import fc
 from bayestt.nets.tensorize import tensorize
 
 ROUNDS, BATCH, IMAGES, PARTICLES = 101, 128, 55_000, 20
-FORMS = {
-    "fc1": Form("tt_matrix", [16, 20, 20], rows=[4, 4, 8, 4], cols=[4, 7, 4, 7]),
-    "fc2": Form("tt_matrix", 20, rows=[2, 5], cols=[16, 32]),
-}
+RANKS = {"at first": ([16, 20, 20], 20), "pruned": ([14, 2, 16], 7)}
+"""Of both layers: `fit.rank` of experiment=fashion_fc, and a net that it found."""
 SHARES = {"fc1": (("r1", (0,)), ("r2", (1,)), ("r3", (2, 3))), "fc2": (("r1", (0, 1)),)}
 """The cores that every rank's scale is shared by."""
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--threads", type=int, default=1)
-torch.set_num_threads(parser.parse_args().threads)
-torch.manual_seed(0)
-net = tensorize(fc([784, 512, 10]), FORMS)
-x, labels = torch.randn(BATCH, 28, 28), torch.randint(10, (BATCH,))
-believed = model(net, log_uniform(), categorical, IMAGES)
+
+def believed(ranks: tuple[list[int], int]) -> Model:
+    """The net with these ranks, under its prior."""
+    forms = {
+        "fc1": Form("tt_matrix", ranks[0], rows=[4, 4, 8, 4], cols=[4, 7, 4, 7]),
+        "fc2": Form("tt_matrix", ranks[1], rows=[2, 5], cols=[16, 32]),
+    }
+    return model(tensorize(fc([784, 512, 10]), forms), log_uniform(), categorical, IMAGES)
 
 
-def penalty(squares: dict[str, Tensor]) -> Tensor:
+def penalty(of: Model, squares: Mapping[str, Tensor]) -> Tensor:
     """Minus the log-density of weights with these squares, up to a constant; the right rank's best scale in closed form."""
-    total = sum(square.sum() for name, square in squares.items() if name.endswith("bias")) / believed.prior.wide**2 / 2
+    total = sum(square.sum() for name, square in squares.items() if name.endswith("bias")) / of.prior.wide**2 / 2
     for name, bonds in SHARES.items():
-        form = net.get_submodule(name).form
+        form = of.net.get_submodule(name).form
         for axis, cores in bonds:
             summed, count = 0, 0
             for k in cores:
@@ -56,7 +57,9 @@ def penalty(squares: dict[str, Tensor]) -> Tensor:
     return total
 
 
-def hand_step(means: dict[str, Tensor], log_stds: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+def hand_step(
+    of: Model, means: Mapping[str, Tensor], log_stds: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor
+) -> None:
     """One step of MAP, or of mean-field SVI where there are deviations, written for this net alone."""
     optimizer.zero_grad()
     if log_stds:
@@ -65,7 +68,7 @@ def hand_step(means: dict[str, Tensor], log_stds: dict[str, Tensor], optimizer: 
     else:
         weights, squares = means, {name: mean.square() for name, mean in means.items()}
     entropy = sum(log_std.sum() for log_std in log_stds.values())
-    loss = cross_entropy(functional_call(net, weights, (x,)), labels) + (penalty(squares) - entropy) / IMAGES
+    loss = cross_entropy(functional_call(of.net, weights, (x,)), labels) + (penalty(of, squares) - entropy) / IMAGES
     loss.backward()
     if not loss.isfinite():
         raise FloatingPointError("the loss is no number")
@@ -73,42 +76,57 @@ def hand_step(means: dict[str, Tensor], log_stds: dict[str, Tensor], optimizer: 
     loss.item()
 
 
-def by_hand(spread: bool) -> partial:
+def by_hand(of: Model, spread: bool) -> partial:
     """The hand-written step with parameters and an optimiser of its own."""
-    means = {name: value.detach().clone().requires_grad_() for name, value in net.named_parameters()}
+    means = {name: value.detach().clone().requires_grad_() for name, value in of.net.named_parameters()}
     log_stds = {name: torch.full_like(mean, -4.6).requires_grad_() for name, mean in means.items()} if spread else {}
-    return partial(hand_step, means, log_stds, torch.optim.Adam([*means.values(), *log_stds.values()], lr=5e-3, fused=True))
+    return partial(hand_step, of, means, log_stds, torch.optim.Adam([*means.values(), *log_stds.values()], lr=5e-3, fused=True))
 
 
-def ours(guide: torch.nn.Module) -> partial:
+def ours(of: Model, guide: torch.nn.Module) -> Callable[[Tensor, Tensor], float]:
     """The step of `fit`."""
-    return partial(step, believed, guide, adam(believed, guide, lr=5e-3), x, labels, 1 / IMAGES, 1.0)
+    optimizer = adam(of, guide, lr=5e-3)
+    return lambda x, labels: step(of, guide, optimizer, x, labels, 1 / IMAGES, 1.0)
 
 
-def pyros(guide: torch.nn.Module) -> partial:
+def pyros(of: Model, guide: torch.nn.Module) -> Callable[[Tensor, Tensor], float]:
     """The step of Pyro's own SVI on the same model."""
-    return partial(pyro.infer.SVI(believed, guide, pyro.optim.Adam({"lr": 5e-3}), pyro.infer.Trace_ELBO()).step, x, labels)
+    return pyro.infer.SVI(of, guide, pyro.optim.Adam({"lr": 5e-3}), pyro.infer.Trace_ELBO()).step
 
 
-pyro.enable_validation(False)
-ways = {
-    "MAP by hand": by_hand(spread=False),
-    "MAP by fit": ours(point(believed)),
-    "MAP by Pyro": pyros(point(believed)),
-    "mean-field SVI by hand": by_hand(spread=True),
-    "mean-field SVI by fit": ours(mean_field(believed)),
-    "mean-field SVI by Pyro": pyros(mean_field(believed)),
-    f"SVGD by fit, {PARTICLES} particles": ours(particles(believed, PARTICLES)),
-}
-milliseconds = {name: [] for name in ways}
-for _ in range(ROUNDS):
-    for name, way in ways.items():
-        start = perf_counter()
-        way()
-        milliseconds[name].append(1e3 * (perf_counter() - start))
-took = {name: median(times[1:]) for name, times in milliseconds.items()}
-print(f"784-512-10 TT-matrix, batch {BATCH}, {torch.get_num_threads()} threads, torch {torch.__version__}; medians of interleaved rounds\n")
-print("| step | ms | / the same by hand | / MAP by fit |", "| --- | --- | --- | --- |", sep="\n")
-for name, each in took.items():
-    hand = took.get(f"{name.split(' by ')[0]} by hand")
-    print(f"| {name} | {each:.2f} | {f'{each / hand:.2f}' if hand else ''} | {each / took['MAP by fit']:.2f} |")
+def medians(of: Model) -> dict[str, float]:
+    """Milliseconds of every way to take a step; all take turns, and the first round does not count."""
+    pyro.clear_param_store()
+    ways = {
+        "MAP by hand": by_hand(of, spread=False),
+        "MAP by fit": ours(of, point(of)),
+        "MAP by Pyro": pyros(of, point(of)),
+        "mean-field SVI by hand": by_hand(of, spread=True),
+        "mean-field SVI by fit": ours(of, mean_field(of)),
+        "mean-field SVI by Pyro": pyros(of, mean_field(of)),
+        f"SVGD by fit, {PARTICLES} particles": ours(of, particles(of, PARTICLES)),
+    }
+    x, labels = torch.randn(BATCH, 28, 28), torch.randint(10, (BATCH,))
+    milliseconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            start = perf_counter()
+            way(x, labels)
+            milliseconds[name].append(1e3 * (perf_counter() - start))
+    return {name: median(times[1:]) for name, times in milliseconds.items()}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    torch.set_num_threads(parser.parse_args().threads)
+    torch.manual_seed(0)
+    keep_freed_memory()  # as the pipeline does
+    pyro.enable_validation(False)
+    print(f"784-512-10 TT-matrix, batch {BATCH}, {torch.get_num_threads()} thread(s), torch {torch.__version__}; interleaved medians\n")
+    print("| ranks | step | ms | / the same by hand | / MAP by fit |", "|" + " --- |" * 5, sep="\n")
+    for ranks, sizes in RANKS.items():
+        took = medians(believed(sizes))
+        for name, each in took.items():
+            hand = took.get(f"{name.split(' by ')[0]} by hand")
+            print(f"| {ranks} | {name} | {each:.2f} | {f'{each / hand:.2f}' if hand else ''} | {each / took['MAP by fit']:.2f} |")

@@ -22,7 +22,8 @@ def test_no_script_is_forgotten() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
-def test_a_benchmark_prints_its_table(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_benchmark_prints_its_table(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [str(path)])
     runpy.run_path(str(path), run_name="__main__")
     assert len(capsys.readouterr().out.splitlines()) >= 4
 

@@ -31,14 +31,14 @@ Cores = tuple[int, ...]
 Gradients = Literal["none", "cores", "all"]
 """What a backward pass will ask for: nothing (inference), the cores' gradients (a first layer), or the cores' and x's."""
 
-HALVINGS = 3
+HALVINGS = 2
 """How many of the halvings with the least estimated work are measured."""
 BLOCK = 2**19
 """Elements of a result between two products that stay in a processor's cache: 2 MiB of float32."""
-FEWEST, MOST, BUDGET_S = 5, 15, 1.0
+FEWEST, MOST, BUDGET_S = 3, 15, 1.0
 """Rounds of a measurement that count, at least and at most; no new one starts after so long."""
-HOPELESS = 2
-"""A contraction that took so many times the quickest one's time in the first round is not measured again."""
+HOPELESS = 4
+"""A contraction whose first run takes so many times as long as another's has no second."""
 
 
 def plan(form: Factorization, batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients = "all") -> Contraction:
@@ -238,7 +238,7 @@ def _permutation(axes: Axes, wanted: Axes) -> tuple[int, ...]:
 def _quickest(
     form: Factorization, contractions: dict[str, Contraction], batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients
 ) -> str:
-    """The contraction with the least median time on tensors of its own; all take turns, the hopeless one turn only."""
+    """The contraction with the least median time on tensors of its own; all take turns, and the first turn does not count."""
     x = torch.ones(batch, form.shape[1], device=device, dtype=dtype, requires_grad=gradients == "all")
     cores = [torch.full(shape, 0.1, device=device, dtype=dtype, requires_grad=gradients != "none") for shape in form.shapes]
     leaves = [tensor for tensor in (x, *cores) if tensor.requires_grad]
@@ -253,15 +253,13 @@ def _quickest(
             torch.cuda.synchronize(device)
         return perf_counter() - start
 
-    for contraction in contractions.values():
-        seconds(contraction)
-    took = {name: [seconds(contraction)] for name, contraction in contractions.items()}
-    best = min(took.values())[0]
-    took = {name: times for name, times in took.items() if times[0] <= HOPELESS * best}
-    end = perf_counter() + BUDGET_S
-    while len(took) > 1 and (rounds := len(next(iter(took.values())))) < MOST and (rounds < FEWEST or perf_counter() < end):
+    first = {name: seconds(contraction) for name, contraction in contractions.items()}
+    took: dict[str, list[float]] = {name: [] for name in first if first[name] <= HOPELESS * min(first.values())}
+    end, rounds = perf_counter() + BUDGET_S, 0
+    while rounds < FEWEST or rounds < MOST and perf_counter() < end:
         for name, times in took.items():
             times.append(seconds(contractions[name]))
+        rounds += 1
     return min(took, key=lambda name: median(took[name]))
 
 
