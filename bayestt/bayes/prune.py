@@ -21,7 +21,8 @@ def prune(learned: Posterior | nn.Module, threshold: float = 0.0, parameters: in
     """A network without the rank indices that contribute less than `threshold` (0 to 1) of the most in their bond.
 
     With a budget of `parameters`, of which biases and all else take their share, more go until it is met: one at a time the index that
-    carries the least of its layer's weight (part of the squared norm) for each parameter that it saves. Every bond keeps at least one.
+    carries the least of its layer's weight (part of the squared norm) for each parameter that it saves; in the end those that still have
+    room come back, the last first. Every bond keeps at least one.
     Cores are really smaller; all else is copied. Contributions are those of `bayestt.algebra.factorization`.
     """
     net = deepcopy(learned.net if isinstance(learned, Posterior) else learned)
@@ -65,19 +66,28 @@ def _within(entries: int, layers: Mapping[str, TensorizedLinear], kept: Mapping[
     kept = dict(kept)
     whole = {name: np.square(dense(layer.form, _arrays(layer))).sum() or 1.0 for name, layer in layers.items()}
     cuts = {name: _cuts(layer, kept[name]) for name, layer in layers.items()}
-    while sum(_left(layer.form, kept[name]).parameters for name, layer in layers.items()) > entries:
-        priced = [(cut.lost / whole[name] / cut.saved, name, cut.kept) for name, found in cuts.items() for cut in found]
-        _, name, kept[name] = min(priced, key=lambda choice: choice[0])
+    made = []
+    while _entries(layers, kept) > entries:
+        priced = [(cut.lost / whole[name] / cut.saved, name, cut) for name, found in cuts.items() for cut in found]
+        _, name, cut = min(priced, key=lambda choice: choice[0])
+        kept[name] = {**kept[name], cut.axis: np.setdiff1d(kept[name][cut.axis], cut.index)}
+        made.append((name, cut))
         cuts[name] = _cuts(layers[name], kept[name])
+    # The last cut often saves more than was asked for: what was cut before it, and has room now, stays after all.
+    for name, cut in reversed(made):
+        again = kept | {name: {**kept[name], cut.axis: np.union1d(kept[name][cut.axis], cut.index)}}
+        if cut.lost and _entries(layers, again) <= entries:
+            kept = again
     return kept
 
 
 class _Cut(NamedTuple):
-    """One index fewer: the squared norm that goes with it, the entries that it saves, and what is kept."""
+    """One index fewer: its bond and place, the squared norm that goes with it, and the entries that it saves."""
 
+    axis: str
+    index: int
     lost: float
     saved: int
-    kept: Kept
 
 
 def _cuts(layer: TensorizedLinear, kept: Kept) -> list[_Cut]:
@@ -86,8 +96,9 @@ def _cuts(layer: TensorizedLinear, kept: Kept) -> list[_Cut]:
     found = []
     for axis, carried in contributions(form, cores).items():
         if len(carried) > 1:
-            fewer = {**kept, axis: np.delete(kept[axis], carried.argmin())}
-            found.append(_Cut(carried.min() ** 2, form.parameters - _left(layer.form, fewer).parameters, fewer))
+            index = kept[axis][carried.argmin()]
+            saved = form.parameters - _left(form, {axis: range(len(carried) - 1)}).parameters
+            found.append(_Cut(axis, index, carried.min() ** 2, saved))
     return found
 
 
@@ -98,6 +109,11 @@ def _tensorized(net: nn.Module) -> dict[str, TensorizedLinear]:
 def _left(form: Factorization, kept: Kept) -> Factorization:
     """The factorization of the indices that stay."""
     return replace(form, size={**form.size, **{axis: len(indices) for axis, indices in kept.items()}})
+
+
+def _entries(layers: Mapping[str, TensorizedLinear], kept: Mapping[str, Kept]) -> int:
+    """Entries of all cores together."""
+    return sum(_left(layer.form, kept[name]).parameters for name, layer in layers.items())
 
 
 def _others(net: nn.Module) -> int:
