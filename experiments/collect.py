@@ -5,8 +5,8 @@
     python experiments/collect.py                           # only draw tables and figures again
 
 A line is one run: its experiment, seed, commit, and overrides on the command line; what it says of every net; the ranks that were found;
-and the seconds of every step. A table stands in a README between `<!-- results -->` or `<!-- commands -->` and `<!-- end -->`; names behind
-the first word choose experiments. A figure holds all experiments on the data set that their names begin with.
+and the seconds of every step. A table stands in a README between `<!-- results -->`, `<!-- differences -->` or `<!-- commands -->` and
+`<!-- end -->`; names behind the first word choose experiments. A figure holds all experiments on the data set that their names begin with.
 """
 
 import json
@@ -21,7 +21,7 @@ from page import LEARNED, nets_of, row_of
 
 from bayestt.report.figures import accuracy_over_seeds
 from bayestt.report.published import PUBLISHED
-from bayestt.report.table import NOTHING, Experiment, Model, experiments, table
+from bayestt.report.table import NOTHING, Experiment, Model, differences, experiments, table
 
 ROOT = Path(__file__).parent.parent
 NEUTRAL = ("experiment", "seed", "data_root", "threads", "start", "stop", "hydra", "tensorboard")
@@ -103,16 +103,21 @@ def _results(lines: dict[str, list[Line]]) -> str:
     return experiments([_experiment(name, runs) for name, runs in lines.items()])
 
 
+def _differences(lines: dict[str, list[Line]]) -> str:
+    return differences([_experiment(name, runs) for name, runs in lines.items()], "pruned")
+
+
 def _commands(lines: dict[str, list[Line]]) -> str:
     rows = []
     for name, runs in lines.items():
         overrides = "".join(f" {word}" for word in runs[0].get("overrides", []))
         command = f"`python experiments/pipeline.py -m experiment={name}{overrides} seed={','.join(str(run['seed']) for run in runs)}`"
-        rows.append((name, command, f"{mean(sum(run['seconds'].values()) for run in runs) / 60:.1f}"))
-    return table(("experiment", "command", "minutes a run"), rows)
+        minutes = [sum(run["seconds"].values()) / 60 for run in runs]
+        rows.append((name, command, f"{mean(minutes):.1f}", f"{sum(minutes):.0f}"))
+    return table(("experiment", "command", "minutes a run", "in all"), rows)
 
 
-TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {"results": _results, "commands": _commands}
+TABLES: dict[str, Callable[[dict[str, list[Line]]], str]] = {"results": _results, "differences": _differences, "commands": _commands}
 
 
 def _experiment(name: str, runs: Sequence[Line]) -> Experiment:

@@ -1,8 +1,9 @@
 """Tables: ratios divide the first row, figures over seeds are means and deviations, columns line up."""
 
+from math import sqrt
 from statistics import mean, stdev
 
-from bayestt.report.table import Experiment, Model, experiments, models, table
+from bayestt.report.table import Experiment, Model, differences, experiments, models, table
 
 
 def test_compression_divides_the_first_row() -> None:
@@ -31,6 +32,19 @@ def test_a_net_that_some_runs_lack_has_no_row() -> None:
     dense = Model("dense", 0.9, 4000, 128_000)
     text = experiments([Experiment("demo", (0, 3), ((dense, Model("pruned", 0.8, 40, 640)), (dense,)), ("a", "a"))])
     assert "dense" in text and "pruned" not in text and "0, 3" in text
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    pruned, uniform = [0.890, 0.884, 0.887], [0.885, 0.880, 0.881]
+    runs = tuple(
+        (Model("dense", 0.9, 9, 288), Model("pruned", own, 4, 128, 0.31 + k, 0.01), Model("uniform", other, 4, 128, 0.32 + k, 0.01))
+        for k, (own, other) in enumerate(zip(pruned, uniform, strict=True))
+    )
+    text = differences([Experiment("demo", (0, 1, 2), runs, ("a",) * 3)], "pruned")
+    rows = [[cell.strip() for cell in line.split("|")][1:-1] for line in text.splitlines()[2:]]
+    gaps = [100 * (other - own) for own, other in zip(pruned, uniform, strict=True)]
+    assert [row[:2] for row in rows] == [["demo", "dense"], ["demo", "uniform"]] and rows[0][3] == "–"
+    assert rows[1][2:] == [f"{mean(gaps):+.2f} ± {stdev(gaps) / sqrt(3):.2f}", "+0.0100 ± 0.0000", "0-2"]
 
 
 def test_columns_line_up() -> None:

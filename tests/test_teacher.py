@@ -78,6 +78,14 @@ def test_a_teacher_that_makes_no_sense_is_refused(settings: dict) -> None:
         teaching(**settings)
 
 
+def test_a_teacher_that_says_no_number_is_refused() -> None:
+    teacher = teaching()
+    with torch.no_grad():
+        teacher.net[1].bias[3] = float("nan")
+    with pytest.raises(ValueError, match="scores of 96 images, the first number 0, are not finite: train the teacher again"):
+        learned(teacher=teacher)
+
+
 @pytest.mark.parametrize("classes", [1, 10])
 def test_a_teacher_of_other_classes_is_refused(classes: int) -> None:
     with pytest.raises(ValueError, match=f"the teacher scores {classes} classes and the net 16: give a teacher of the same classes"):

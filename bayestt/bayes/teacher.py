@@ -45,4 +45,6 @@ class Teacher:
         self.net.eval()
         scores = torch.cat([self.net(part.to(device)).cpu() for part in torch.from_numpy(images).split(1000)])
         self.net.train(training)
+        if odd := (~scores.isfinite()).any(1).nonzero().flatten().tolist():
+            raise ValueError(f"the teacher's scores of {len(odd)} images, the first number {odd[0]}, are not finite: train the teacher again")
         return Lesson(scores, self.share, self.temperature)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import sqrt
 from statistics import mean, stdev
 
 NOTHING = "–"
@@ -84,6 +85,20 @@ def experiments(found: Sequence[Experiment]) -> str:
     return table(head, cells)
 
 
+def differences(found: Sequence[Experiment], against: str) -> str:
+    """What every other net has over the one named `against`, seed by seed: mean ± standard error over seeds, of accuracy and of NLL."""
+    cells = []
+    for experiment in found:
+        nets = dict(experiment.nets)
+        base = nets.pop(against)
+        for name, others in nets.items():
+            pairs = list(zip(others, base, strict=True))
+            accuracy = [100 * (other.accuracy - own.accuracy) for other, own in pairs]
+            nll = [None if None in (other.nll, own.nll) else other.nll - own.nll for other, own in pairs]
+            cells.append((experiment.name, name, _error(accuracy, 2), _error(nll, 4), _span(experiment.seeds)))
+    return table(("experiment", f"net, less {against}", "test accuracy, points", "NLL", "seeds"), cells)
+
+
 def percent(values: Sequence[float | None]) -> str:
     """Mean ± standard deviation of parts (0 to 1), in percent."""
     return NOTHING if None in values else f"{spread([100 * value for value in values], 2)} %"
@@ -94,6 +109,13 @@ def spread(values: Sequence[float | None], digits: int = 3) -> str:
     if None in values:
         return NOTHING
     return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def _error(values: Sequence[float | None], digits: int) -> str:
+    """Mean ± standard error, signed; of a single value only itself."""
+    if None in values:
+        return NOTHING
+    return f"{mean(values):+.{digits}f}" + (f" ± {stdev(values) / sqrt(len(values)):.{digits}f}" if len(values) > 1 else "")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
