@@ -82,7 +82,7 @@ def test_a_teacher_that_says_no_number_is_refused() -> None:
     teacher = teaching()
     with torch.no_grad():
         teacher.net[1].bias[3] = float("nan")
-    with pytest.raises(ValueError, match="scores of 96 images, the first number 0, are not finite: train the teacher again"):
+    with pytest.raises(ValueError, match="scores of 96 images, the first number 0, are not finite: train it again"):
         learned(teacher=teacher)
 
 

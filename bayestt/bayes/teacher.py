@@ -46,5 +46,5 @@ class Teacher:
         scores = torch.cat([self.net(part.to(device)).cpu() for part in torch.from_numpy(images).split(1000)])
         self.net.train(training)
         if odd := (~scores.isfinite()).any(1).nonzero().flatten().tolist():
-            raise ValueError(f"the teacher's scores of {len(odd)} images, the first number {odd[0]}, are not finite: train the teacher again")
+            raise ValueError(f"the teacher's scores of {len(odd)} images, the first number {odd[0]}, are not finite: train it again")
         return Lesson(scores, self.share, self.temperature)
