@@ -83,7 +83,8 @@ def posterior_of_ranks(beliefs: Mapping[str, Mapping[int, float]], intervals: Ma
         axes.bar(list(belief), list(belief.values()), color=shade, width=0.8)
         low, high = intervals[bond]
         axes.plot([low - 0.4, high + 0.4], [-0.12, -0.12], color=shade, linewidth=3, solid_capstyle="butt")
-        axes.annotate(f"{bond}: {low} to {high}" if low < high else f"{bond}: {low}", (1, 0.8), xycoords="axes fraction", ha="right")
+        label = f"{bond}: {low} to {high}" if low < high else f"{bond}: {low}"
+        axes.annotate(label, (1.02, 0.5), xycoords="axes fraction", va="center")
         axes.set(ylim=(-0.2, 1.05), yticks=(0, 1))
     panels[0].set_title("What is believed of the ranks")
     panels[-1].set_xlabel("rank; the line below is its credible interval")
