@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bayestt.algebra.fixed import Fixed
-from bayestt.ir.graph import Graph, Op, verify
+from bayestt.ir.graph import Graph, Op, Window, verify
 
 MAGIC = b"bayestt\n"
 VERSION = 1
@@ -106,6 +106,15 @@ def _described(arrays: Mapping[str, np.ndarray]) -> dict[str, list]:
     return {name: [array.dtype.str, *array.shape] for name, array in arrays.items()}
 
 
-def _op(name: str, kind: str, axes: list[str], args: list[str], format: Mapping[str, int] | None, shift: int) -> Op:
-    """An op from its JSON fields."""
-    return Op(name, kind, tuple(axes), tuple(args), Fixed(**format) if format else None, shift)
+def _op(
+    name: str,
+    kind: str,
+    axes: list[str],
+    args: list[str],
+    format: Mapping[str, int] | None,
+    shift: int,
+    window: list[Mapping[str, Any]] = (),
+) -> Op:
+    """An op from its JSON fields; files from before there were windows have none."""
+    windows = tuple(Window(**fields) for fields in window)
+    return Op(name, kind, tuple(axes), tuple(args), Fixed(**format) if format else None, shift, windows)

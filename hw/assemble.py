@@ -57,7 +57,7 @@ def instructions(nest: Nest, arch: Arch) -> tuple[int, ...]:
         "shift": nest.shift,
         "relu": nest.relu,
         "saturate": nest.bits < arch.acc_bits,
-        "final": nest.final,
+        "final": nest.target == "scores",
     }
     words = []
     for index in product(*(range(loop.extent) for loop in unrolled)):
@@ -72,7 +72,7 @@ def _check_reach(nest: Nest, schedule: Schedule) -> None:
         "x": schedule.data_size,
         "w": len(schedule.weights),
         "init": len(schedule.inits),
-        "y": schedule.score_size if nest.final else schedule.data_size,
+        "y": schedule.score_size if nest.target == "scores" else schedule.data_size,
     }
     for stream, size in sizes.items():
         loops = nest.outer + nest.lane + (nest.reduce if stream in "xw" else ())
@@ -93,7 +93,7 @@ def _lane(nest: Nest, arch: Arch) -> Loop:
         "lanes": (lane.extent, min(lane.extent, arch.lanes)),
         "strides of lanes": ((lane.x, lane.w, lane.init), (0, 1, 1)),
         "accumulator bits": (nest.acc_bits, arch.acc_bits),
-        "result bits": (nest.bits, nest.bits if nest.final and nest.bits == arch.acc_bits else arch.data_bits),
+        "result bits": (nest.bits, nest.bits if nest.target == "scores" and nest.bits == arch.acc_bits else arch.data_bits),
     }
     for what, (found, expected) in facts.items():
         if found != expected:

@@ -130,7 +130,7 @@ def _nest(arch: Arch, random: np.random.Generator, written: _Written, final: boo
         relu=bool(random.integers(2)),
         bits=arch.acc_bits if final and random.integers(4) else arch.data_bits,
         acc_bits=arch.acc_bits,
-        final=final,
+        target="scores" if final else "data",
         name="scores" if final else f"step{len(written.data)}",
     )
 

@@ -121,5 +121,5 @@ def test_a_tensor_that_does_not_lie_with_its_images_in_a_word_is_refused() -> No
 def _schedule(nest: Nest = NEST) -> Schedule:
     """A schedule of a nest, and one that writes scores, just large enough for both."""
     layout = {"x": Layout(0, ("n", "f"), (2, 18), (1, 2)), "y": Layout(0, ("n", "s"), (2, 18), (1, 2))}
-    last = replace(NEST, bits=32, final=True, name="last")
+    last = replace(NEST, bits=32, target="scores", name="last")
     return Schedule((nest, last), layout, 2, "x", "y", np.full(8, -9), np.zeros(4, np.int64), 84, 36)

@@ -36,7 +36,7 @@ def two_layers(seed: int, final_shift: int = 0) -> Program:
         y,
         final_shift,
         bits=32,
-        final=True,
+        target="scores",
     )
     layout = {"x": Layout(0, ("n", "j"), (2, FEATURES), (1, 2)), "y": Layout(0, ("n", "i"), (2, SCORES), (1, 2))}
     weights = random.integers(-128, 128, FEATURES * HIDDEN + HIDDEN * SCORES)
@@ -59,7 +59,8 @@ def test_cycles_by_hand() -> None:
 def test_a_reduction_shorter_than_the_lanes_waits_for_the_drain() -> None:
     arch = Arch(rows=1, lanes=4, loops=1)
     tiles = 10
-    nest = Nest((Loop("i", tiles, y=4),), (), (Loop("n", 1, x=1, y=1), Loop("lane", 4, w=1, init=1, y=1)), 0, 0, 0, 0, bits=32, final=True)
+    lane = Loop("n", 1, x=1, y=1), Loop("lane", 4, w=1, init=1, y=1)
+    nest = Nest((Loop("i", tiles, y=4),), (), lane, 0, 0, 0, 0, bits=32, target="scores")
     layout = {"x": Layout(0, ("n", "j"), (1, 1), (1, 1)), "y": Layout(0, ("n", "i"), (1, 40), (1, 1))}
     schedule = Schedule((nest,), layout, 1, "x", "y", np.arange(4), np.zeros(4, np.int64), 1, 40)
     program = assemble(schedule, arch)

@@ -66,7 +66,7 @@ def test_images_that_do_not_fit_are_refused(x: np.ndarray, message: str) -> None
 def _identity(arch: Arch, features: int) -> Schedule:
     """The schedule that gives every feature as a score."""
     loop = Loop("f", features, x=arch.rows, y=arch.rows)
-    nest = Nest((loop,), (), (Loop("n", arch.rows, x=1, y=1),), 0, 0, 0, 0, bits=arch.acc_bits, final=True)
+    nest = Nest((loop,), (), (Loop("n", arch.rows, x=1, y=1),), 0, 0, 0, 0, bits=arch.acc_bits, target="scores")
     layout = Layout(0, ("n", "f"), (arch.rows, features), (1, arch.rows))
     ones, zeros = np.ones(arch.lanes, np.int64), np.zeros(arch.lanes, np.int64)
     return Schedule((nest,), {"x": layout, "y": layout}, arch.rows, "x", "y", ones, zeros, features * arch.rows, features * arch.rows)

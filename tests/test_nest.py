@@ -11,13 +11,13 @@ from bayestt.ir.nest import Loop, Memory, Nest, replay
 strides = st.integers(0, 6)
 loops = st.lists(st.builds(Loop, st.just("a"), st.integers(1, 3), x=strides, w=strides, init=strides, y=strides), max_size=2).map(tuple)
 rounding = {"shift": st.integers(0, 12), "relu": st.booleans(), "bits": st.integers(2, 16)}
-nests = st.builds(Nest, loops, loops, loops, *[st.integers(0, 5)] * 4, **rounding, final=st.just(True))
+nests = st.builds(Nest, loops, loops, loops, *[st.integers(0, 5)] * 4, **rounding, target=st.just("scores"))
 
 
 def memory(seed: int) -> Memory:
     """Memories longer than any address of `nests`, full of random integers."""
     random = np.random.default_rng(seed)
-    return Memory(*(random.integers(-(2**15), 2**15, 80) for _ in range(4)))
+    return Memory(*(random.integers(-(2**15), 2**15, 80) for _ in range(5)))
 
 
 def reduce_strides(nest: Nest) -> tuple[list[int], list[int]]:
@@ -50,7 +50,7 @@ def test_replay_is_the_loops_its_docstring_shows(nest: Nest, seed: int) -> None:
 def test_a_layer_of_a_batch_is_an_einsum() -> None:
     random = np.random.default_rng(0)
     x, w, b = random.integers(-128, 128, (3, 5)), random.integers(-128, 128, (5, 4)), random.integers(-(2**20), 2**20, 4)
-    held = Memory(np.concatenate([x.ravel(), np.zeros(12, np.int64)]), w.ravel(), b, np.zeros(1, np.int64))
+    held = Memory(np.concatenate([x.ravel(), np.zeros(12, np.int64)]), w.ravel(), b, *np.zeros((2, 1), np.int64))
     nest = Nest((Loop("n", 3, x=5, y=4),), (Loop("h", 5, x=1, w=4),), (Loop("i", 4, w=1, init=1, y=1),), 0, 0, 0, 15, shift=9, relu=True)
     replay(nest, held)
     assert (held.data[15:].reshape(3, 4) == requantize(np.einsum("nh,hi->ni", x, w) + b, 9, 8, relu=True)).all()
@@ -74,9 +74,9 @@ def test_a_layer_of_a_batch_is_an_einsum() -> None:
 def test_sums_wrap_only_at_their_end_and_results_saturate(
     data: list[int], weights: list[int], init: int, shift: int, relu: bool, acc_bits: int, expected: int
 ) -> None:
-    held = Memory(np.array(data), np.array(weights), np.array([init]), np.zeros(1, np.int64))
+    held = Memory(np.array(data), np.array(weights), np.array([init]), *np.zeros((2, 1), np.int64))
     terms = (Loop("k", len(data), x=1, w=1),)
-    replay(Nest((), terms, (), 0, 0, 0, 0, shift, relu, acc_bits=acc_bits, final=True), held)
+    replay(Nest((), terms, (), 0, 0, 0, 0, shift, relu, acc_bits=acc_bits, target="scores"), held)
     assert held.scores.tolist() == [expected]
 
 

@@ -69,7 +69,7 @@ def test_a_short_simulation_is_silent_and_images_that_do_not_fit_are_refused(cap
 
 def _sum_of_two() -> Program:
     """The program that adds an image's two features."""
-    nest = Nest((), (Loop("j", 2, x=2),), (Loop("n", 2, x=1, y=1),), 0, 0, 0, 0, bits=32, final=True)
+    nest = Nest((), (Loop("j", 2, x=2),), (Loop("n", 2, x=1, y=1),), 0, 0, 0, 0, bits=32, target="scores")
     layout = {"x": Layout(0, ("n", "j"), (2, 2), (1, 2)), "y": Layout(0, ("n",), (2,), (1,))}
     return assemble(Schedule((nest,), layout, 2, "x", "y", np.ones(1, np.int64), np.zeros(1, np.int64), 4, 2), Arch(rows=2, lanes=1))
 

@@ -10,9 +10,33 @@ import numpy as np
 from bayestt.algebra.einsum import Axes
 from bayestt.algebra.fixed import Fixed
 
-ARITY = {"INPUT": (0, 0), "CONST": (0, 0), "CONTRACT": (1, 99), "ADD": (2, 2), "RELU": (1, 1), "ROUND": (1, 1), "VIEW": (1, 1)}
+ARITY = {
+    "INPUT": (0, 0),
+    "CONST": (0, 0),
+    "CONTRACT": (1, 99),
+    "MAX": (1, 1),
+    "ADD": (2, 2),
+    "RELU": (1, 1),
+    "ROUND": (1, 1),
+    "VIEW": (1, 1),
+}
 STORED_BITS, ACCUMULATOR_BITS = 16, 32
 """Integers up to the first width may be kept between operations; sums have the second, and are gone once they are rounded."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a convolution or a pooling reads an axis of its activation: as two, `out` and `tap`.
+
+    Element (out, tap) is element out * stride + tap * dilation - padding of `axis`; there is none where that lies outside.
+    """
+
+    axis: str
+    out: str
+    tap: str
+    stride: int = 1
+    dilation: int = 1
+    padding: int = 0
 
 
 @dataclass(frozen=True)
@@ -21,10 +45,12 @@ class Op:
 
     INPUT     the images                          CONST  a trained array, `graph.consts[name]`
     CONTRACT  the einsum of one activation and constants: axes that the result lacks are summed
+    MAX       the largest over the axes that the result lacks
     ADD       a sum; operands are aligned to the result's format, a constant may lack axes
     RELU      max(x, 0)                           ROUND  requantize(x, shift, format.bits)
     VIEW      the same elements in the same (row-major) order under other axes
 
+    CONTRACT and MAX may read axes of their activation through a `window`; what is not there adds nothing, and is never the largest.
     The batch axis `n` comes first in every activation. An error or a picture shows `name`: `fc1.core0`, `fc1.relu`.
     """
 
@@ -34,6 +60,7 @@ class Op:
     args: tuple[str, ...] = ()
     format: Fixed | None = None
     shift: int = 0
+    window: tuple[Window, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +117,20 @@ class Graph:
         return [op for op in self.ops if name in op.args]
 
 
+def windowed(op: Op, axes: Axes) -> Axes:
+    """An activation's axes as an op reads them: `out` and `tap` where it has a window."""
+    read = {window.axis: (window.out, window.tap) for window in op.window}
+    return tuple(part for axis in axes for part in read.get(axis, (axis,)))
+
+
+def taps(window: Window, out: int, size: Mapping[str, int]) -> range:
+    """The taps of a window that find an element, at one of its places."""
+    first = out * window.stride - window.padding
+    below = -(-max(-first, 0) // window.dilation)
+    above = (size[window.axis] - 1 - first) // window.dilation + 1
+    return range(below, min(size[window.tap], above))
+
+
 def biases(graph: Graph, op: Op) -> list[str]:
     """The constants that an ADD adds to an activation; none for any other op."""
     return [name for name in op.args if op.kind == "ADD" and graph[name].kind == "CONST"]
@@ -97,7 +138,7 @@ def biases(graph: Graph, op: Op) -> list[str]:
 
 def completion(graph: Graph, op: Op) -> Op | None:
     """The op that works on a sum before it leaves its accumulator: its only reader, if that is the next of bias, rectifier, rounding."""
-    stages = {"CONTRACT": ("ADD", "RELU", "ROUND"), "ADD": ("RELU", "ROUND"), "RELU": ("ROUND",)}
+    stages = {"CONTRACT": ("ADD", "RELU", "ROUND"), "MAX": ("RELU", "ROUND"), "ADD": ("RELU", "ROUND"), "RELU": ("ROUND",)}
     readers = graph.consumers(op.name)
     if len(readers) != 1 or readers[0].kind not in stages.get(op.kind, ()):
         return None
@@ -156,11 +197,15 @@ def _axes_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
         return "the batch axis n comes first"
     if op.kind != "INPUT" and not activations and (op.kind != "CONTRACT" or graph.integer):
         return "works on constants alone: compute the constant before"
-    if op.kind == "CONTRACT":
-        if len(activations) > 1:
-            return f"multiplies activations {[arg.name for arg in activations]}: a contraction takes one, and constants"
-        if new := set(op.axes) - {axis for arg in args for axis in arg.axes}:
+    if op.kind == "CONTRACT" and len(activations) > 1:
+        return f"multiplies activations {[arg.name for arg in activations]}: a contraction takes one, and constants"
+    if op.kind in ("CONTRACT", "MAX"):
+        if activations and (fault := _window_fault(op, activations[0], graph)):
+            return fault
+        if new := set(op.axes) - {axis for arg in args for axis in (windowed(op, arg.axes) if arg in activations else arg.axes)}:
             return f"axes {sorted(new)} are in no operand"
+    elif op.window:
+        return "has a window: only CONTRACT and MAX read through one"
     if op.kind == "ADD":
         for arg in args:
             if extra := set(arg.axes) - set(op.axes):
@@ -173,6 +218,23 @@ def _axes_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
         return f"views under axes {sorted(known)} that its operand has already: name new ones"
     if op.kind == "VIEW" and _elements(op, graph) != _elements(args[0], graph):
         return f"{_elements(op, graph)} elements cannot view the {_elements(args[0], graph)} of {args[0].name!r}"
+    return None
+
+
+def _window_fault(op: Op, activation: Op, graph: Graph) -> str | None:
+    """What is wrong with the windows through which an op reads its activation."""
+    read = windowed(op, activation.axes)
+    if len(set(read)) < len(read):
+        return f"reads {activation.name!r} as {' '.join(read)}: name every axis once"
+    for window in op.window:
+        if window.axis not in activation.axes or window.axis == "n":
+            return f"has a window over {window.axis!r}, which is no axis of an image in {activation.name!r}"
+        if unsized := [axis for axis in (window.out, window.tap) if graph.size.get(axis, 0) < 1]:
+            return f"axes {unsized} of its window have no size"
+        if window.stride < 1 or window.dilation < 1 or window.padding < 0:
+            return f"has {window}: stride and dilation are at least 1, padding at least 0"
+        if empty := [out for out in range(graph.size[window.out]) if not taps(window, out, graph.size)]:
+            return f"its window over {window.axis!r} finds nothing at {window.out}={empty[0]}: less padding or fewer {window.out}"
     return None
 
 
@@ -210,7 +272,7 @@ def _format_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
         return f"operands with fractions {fracs} align to {max(fracs)} fractional bits, not {op.format.frac}"
     if op.kind == "ADD" and max(fracs) - min(fracs) > STORED_BITS:
         return f"operands with fractions {fracs} are {max(fracs) - min(fracs)} bits apart: {STORED_BITS} at most"
-    if op.kind in ("RELU", "VIEW") and op.format != args[0].format:
+    if op.kind in ("RELU", "VIEW", "MAX") and op.format != args[0].format:
         return f"its format is not that of {args[0].name!r}"
     if op.kind == "ROUND" and not (0 <= op.shift <= 31 and op.format.frac == fracs[0] - op.shift):
         return f"shift {op.shift} takes {fracs[0]} fractional bits to {fracs[0] - op.shift}, not {op.format.frac}; shifts are 0 to 31"

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from tqdm import tqdm
 
-from bayestt.algebra.einsum import einsum
+from bayestt.algebra.einsum import Axes, einsum
 from bayestt.algebra.fixed import requantize, wrap
-from bayestt.ir.graph import Graph, Op
+from bayestt.ir.graph import Graph, Op, windowed
 
 BATCH = 500
 """Images interpreted at once: enough to fill the vector units, few enough to stay in a few hundred megabytes."""
@@ -62,7 +62,12 @@ def _value(graph: Graph, op: Op, values: dict[str, np.ndarray], x: np.ndarray) -
         case "CONST":
             return graph.consts[op.name].astype(np.float64)
         case "CONTRACT":
-            value = einsum(args, axes, op.axes)
+            read = [windowed(op, names) for names in axes]
+            value = einsum([_seen(graph, op, *pair, 0.0) for pair in zip(args, axes, strict=True)], read, op.axes)
+        case "MAX":
+            read = windowed(op, axes[0])
+            largest = _seen(graph, op, args[0], axes[0], -np.inf).max(tuple(k for k, axis in enumerate(read) if axis not in op.axes))
+            return einsum([largest], [tuple(axis for axis in read if axis in op.axes)], op.axes)
         case "ADD":
             value = sum(_aligned(graph, op, name, values[name]) for name in op.args)
         case "RELU":
@@ -72,6 +77,20 @@ def _value(graph: Graph, op: Op, values: dict[str, np.ndarray], x: np.ndarray) -
         case "VIEW":
             return args[0].reshape(len(x), *graph.shape(op.axes[1:]))
     return wrap(value, op.format.bits).astype(np.float64) if graph.integer else value
+
+
+def _seen(graph: Graph, op: Op, value: np.ndarray, axes: Axes, nothing: float) -> np.ndarray:
+    """An operand as an op reads it: through its windows, with `nothing` where they find none."""
+    for window in op.window:
+        if window.axis in axes:
+            at = axes.index(window.axis)
+            extent = graph.size[window.axis]
+            outs, taps = (np.arange(graph.size[axis]) for axis in (window.out, window.tap))
+            places = outs[:, None] * window.stride + taps * window.dilation - window.padding
+            there = ((places >= 0) & (places < extent)).reshape(*places.shape, *[1] * (value.ndim - at - 1))
+            value = np.where(there, value.take(places.clip(0, extent - 1), axis=at), nothing)
+            axes = (*axes[:at], window.out, window.tap, *axes[at + 1 :])
+    return value
 
 
 def _aligned(graph: Graph, op: Op, name: str, value: np.ndarray) -> np.ndarray:

@@ -167,11 +167,18 @@ def _emitted(graph: Graph, tile: Nest, images: int, steps: list[_Step], tensors:
         packed_init, init = pack(wrap(group.init, tile.acc_bits), group.init_axes, bound, "init", size)
         x = {**tensors[group.x[0]].strides, "+": at[group.x[-1]] - at[group.x[0]]}
         first = (at[group.x[0]], sum(map(len, weights)), sum(map(len, inits)), at[group.y])
-        nests += _nests(step, tile, size, {"x": x, "w": w, "init": init, "y": tensors[group.y].strides}, first, group.y == last)
+        target = "scores" if group.y == last else "data"
+        nests += _nests(step, tile, size, {"x": x, "w": w, "init": init, "y": tensors[group.y].strides}, first, target)
         weights.append(packed_w)
         inits.append(packed_init)
     layout = {
-        name: Layout(at[name], tensor.axes, tuple(size[axis] for axis in tensor.axes), tuple(tensor.strides.values()))
+        name: Layout(
+            at[name],
+            tensor.axes,
+            tuple(size[axis] for axis in tensor.axes),
+            tuple(tensor.strides.values()),
+            "scores" if name == last else "data",
+        )
         for name, tensor in tensors.items()
     }
     score_size = length(tensors[last].strides, size)
@@ -197,7 +204,7 @@ def _demands(
 
 
 def _nests(
-    step: _Step, tile: Nest, size: Mapping[str, int], strides: Mapping[str, Strides], first: tuple[int, ...], final: bool
+    step: _Step, tile: Nest, size: Mapping[str, int], strides: Mapping[str, Strides], first: tuple[int, ...], target: str
 ) -> Iterator[Nest]:
     """A step as nests: one, or more where an axis does not fill a whole number of lanes (the rest runs in fewer of them)."""
     group = step.group
@@ -223,7 +230,7 @@ def _nests(
             tiles += [over] if count > 1 else []
             start = {stream: at + skipped * getattr(over, stream) for stream, at in start.items()}
         loops = (tuple(outer + tiles), tuple(reduce), tuple(lane))
-        yield Nest(*loops, *start.values(), group.shift, group.relu, group.bits, tile.acc_bits, final, group.y)
+        yield Nest(*loops, *start.values(), group.shift, group.relu, group.bits, tile.acc_bits, target=target, name=group.y)
 
 
 def _parts(loop: Loop, axis: str | None, size: Mapping[str, int]) -> list[tuple[int, int, int]]:

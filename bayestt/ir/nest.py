@@ -33,9 +33,11 @@ class Nest:
 
     for outer, for lane:  acc = init[...];  for reduce: acc += x[...] * w[...];  y[...] = requantize(acc, shift, bits, relu)
 
-    `x`, `w`, `init`, `y` are the addresses of each stream's first element; each tuple of loops runs outermost first. `lane` loops are
-    those that the machine runs at once. Accumulators wrap at `acc_bits`, results saturate to `bits`. `x` streams from the data memory,
-    `w` from the weights, `init` from the initial accumulators; `y` goes to the data memory or, when `final`, to the scores.
+    With `maximum` a reduction takes the larger of acc and each product instead of their sum. `x`, `w`, `init`, `y` are the addresses of
+    each stream's first element; each tuple of loops runs outermost first. `lane` loops are those that the machine runs at once.
+    Accumulators wrap at `acc_bits`, results saturate to `bits`. `x` streams from the memory `source` (data, or external), `w` from the
+    weights, `init` from the initial accumulators; `y` goes to the memory `target` (data, external, or scores). External memory is large
+    and outside of the machine: a nest that reads or writes it copies, no more.
     A nest never writes what it reads, nor one address twice, so the order of its loops does not matter; what reduce loops say of `init`
     and `y` means nothing.
     """
@@ -51,7 +53,9 @@ class Nest:
     relu: bool = False
     bits: int = 8
     acc_bits: int = 32
-    final: bool = False
+    maximum: bool = False
+    source: str = "data"
+    target: str = "data"
     name: str = ""
 
     @property
@@ -62,21 +66,23 @@ class Nest:
 
 @dataclass
 class Memory:
-    """The four memories that a schedule's streams address: flat int64 arrays."""
+    """The memories that a schedule's streams address: flat int64 arrays."""
 
     data: np.ndarray
     weights: np.ndarray
     inits: np.ndarray
     scores: np.ndarray
+    external: np.ndarray
 
 
 def replay(nest: Nest, memory: Memory) -> None:
     """Run a nest on a memory, writing its results there: the definition of a nest, plain and slow."""
-    y = memory.scores if nest.final else memory.data
+    x, y = getattr(memory, nest.source), getattr(memory, nest.target)
     for x_at, w_at, init_at, y_at in _addresses(nest.outer + nest.lane, nest.x, nest.w, nest.init, nest.y):
         acc = int(memory.inits[init_at])
         for x_term, w_term, _, _ in _addresses(nest.reduce, x_at, w_at, 0, 0):
-            acc += int(memory.data[x_term]) * int(memory.weights[w_term])
+            product = int(x[x_term]) * int(memory.weights[w_term])
+            acc = max(acc, product) if nest.maximum else acc + product
         y[y_at] = requantize(wrap(acc, nest.acc_bits), nest.shift, nest.bits, nest.relu)
 
 

@@ -11,12 +11,13 @@ from bayestt.ir.nest import Memory, Nest, replay
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a tensor lies in a memory: element (i, j, ...) at address + i * strides[0] + j * strides[1] + ..."""
+    """Where a tensor lies in a memory (data, external or scores): element (i, j, ...) at address + i * strides[0] + j * strides[1] + ..."""
 
     address: int
     axes: tuple[str, ...]
     extents: tuple[int, ...]
     strides: tuple[int, ...]
+    memory: str = "data"
 
     @property
     def addresses(self) -> np.ndarray:
@@ -41,6 +42,7 @@ class Schedule:
     inits: np.ndarray
     data_size: int
     score_size: int
+    external_size: int = 0
 
     @property
     def macs(self) -> int:
@@ -53,10 +55,9 @@ def execute(schedule: Schedule, x: np.ndarray) -> np.ndarray:
     source, target = schedule.layout[schedule.input], schedule.layout[schedule.output]
     scores = [np.zeros((0, prod(target.extents[1:])), np.int64)]
     for batch, count in batches(x, schedule.images):
-        memory = Memory(
-            np.zeros(schedule.data_size, np.int64), schedule.weights, schedule.inits, np.zeros(schedule.score_size, np.int64)
-        )
-        memory.data[source.addresses] = batch.reshape(source.extents)
+        data, scratch, external = (np.zeros(size, np.int64) for size in (schedule.data_size, schedule.score_size, schedule.external_size))
+        memory = Memory(data, schedule.weights, schedule.inits, scratch, external)
+        getattr(memory, source.memory)[source.addresses] = batch.reshape(source.extents)
         for nest in schedule.nests:
             replay(nest, memory)
         scores.append(memory.scores[target.addresses].reshape(schedule.images, -1)[:count])

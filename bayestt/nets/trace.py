@@ -80,9 +80,7 @@ def _drawn(node: fx.Node, net: nn.Module, made: Mapping[fx.Node, Op], taken: set
     raise ValueError(f"{path}: {getattr(what, '__name__', what)} has no counterpart in a Graph: use linear layers, ReLU and flatten")
 
 
-def _linear(
-    name: str, x: Op, cores: Sequence[Tensor], axes: Sequence[Axes], rows: Axes, cols: Axes, bias: Tensor | None
-) -> _Drawn:
+def _linear(name: str, x: Op, cores: Sequence[Tensor], axes: Sequence[Axes], rows: Axes, cols: Axes, bias: Tensor | None) -> _Drawn:
     """A layer as a view of x under the column axes, the contraction with all cores, and the bias."""
 
     def own(names: Axes) -> Axes:
