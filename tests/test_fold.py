@@ -28,7 +28,7 @@ def assert_same(graph: Graph, folded: Graph) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(graph=float_graphs())
+@given(graph=float_graphs(windows=True))
 def test_a_folded_graph_is_equal_and_has_one_constant_a_step(graph: Graph) -> None:
     folded = fold(graph)
     assert_same(graph, folded)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from tqdm import tqdm
 
-from bayestt.algebra.einsum import Axes, einsum
+from bayestt.algebra.einsum import Axes, einsum, spread
 from bayestt.algebra.fixed import requantize, wrap
 from bayestt.ir.graph import Graph, Op, windowed
 
@@ -95,15 +95,6 @@ def _seen(graph: Graph, op: Op, value: np.ndarray, axes: Axes, nothing: float) -
 
 def _aligned(graph: Graph, op: Op, name: str, value: np.ndarray) -> np.ndarray:
     """An ADD's operand in the result's axes and fraction."""
-    axes = graph[name].axes
     if graph.integer:
         value = value * 2.0 ** (op.format.frac - graph[name].format.frac)
-    present = tuple(axis for axis in op.axes if axis in axes)
-    value = einsum([value], [axes], present)
-    return value.reshape([extent for extent in _broadcast(op.axes, present, value.shape)])
-
-
-def _broadcast(axes: tuple[str, ...], present: tuple[str, ...], shape: tuple[int, ...]) -> list[int]:
-    """A shape with a 1 for every absent axis."""
-    extent = dict(zip(present, shape, strict=True))
-    return [extent.get(axis, 1) for axis in axes]
+    return spread(value, graph[name].axes, op.axes)
