@@ -33,7 +33,9 @@ def written(text: str, **size: int) -> Graph:
     for line in filter(None, map(str.strip, text.splitlines())):
         name, kind, axes, args, windows, bits, frac, shift = SPELLING.fullmatch(line).groups(default="")
         window = tuple(map(spelled_window, windows.split()))
-        op = Op(name, kind, tuple(axes.split()), tuple(args.split()), Fixed(int(bits), int(frac)) if bits else None, int(shift or 0), window)
+        op = Op(
+            name, kind, tuple(axes.split()), tuple(args.split()), Fixed(int(bits), int(frac)) if bits else None, int(shift or 0), window
+        )
         ops.append(op)
         if kind == "CONST":
             shape = [size.get(axis, 1) for axis in op.axes]
