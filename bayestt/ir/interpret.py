@@ -1,6 +1,7 @@
 """What a graph means: a plain numpy reader, op by op."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -13,10 +14,8 @@ from bayestt.ir.graph import Graph, Op, windowed
 
 BATCH, ELEMENTS = 500, 1 << 21
 """Images interpreted at once and elements read of them, at most: enough to fill the vector units, few enough for a cache."""
-EXACT = {np.float32: 1 << 24, np.float64: 1 << 53}
-"""The magnitudes up to which a float holds every integer."""
-
-
+EXACT_FLOAT32 = 1 << 24
+"""The magnitude up to which float32 holds every integer."""
 Tap = Callable[[Op, np.ndarray], np.ndarray]
 """Is shown every op and its value, and says the value to go on with."""
 
@@ -29,11 +28,10 @@ def interpret(graph: Graph, x: np.ndarray, tap: Tap | None = None) -> np.ndarray
     integers exactly to 2**53: far beyond any accumulator.
     """
     _check(graph, x)
-    kinds, wraps = _kinds(graph)
-    consts = {op.name: graph.consts[op.name].astype(kinds[op.name]) for op in graph.ops if op.kind == "CONST"}
+    arithmetic = _arithmetic(graph)
     batch = min(BATCH, max(1, ELEMENTS // max(_elements(graph, op) for op in graph.ops)))
     starts = tqdm(range(0, len(x), batch), desc="interpret", unit="batch", delay=3, leave=False)
-    return np.concatenate([_run(graph, kinds, wraps, consts, x[start : start + batch], tap) for start in starts])
+    return np.concatenate([_run(graph, arithmetic, x[start : start + batch], tap) for start in starts])
 
 
 def _check(graph: Graph, x: np.ndarray) -> None:
@@ -50,34 +48,62 @@ def _check(graph: Graph, x: np.ndarray) -> None:
             )
 
 
+def value(graph: Graph, op: Op, args: Sequence[np.ndarray], kind: type = np.float64) -> np.ndarray:
+    """An op's value, given its operands', in the order of its axes: as floats of this kind, before it wraps."""
+    axes = [graph[name].axes for name in op.args]
+    match op.kind:
+        case "CONTRACT":
+            return _contracted(graph, op, [arg.astype(kind, copy=False) for arg in args], axes)
+        case "MAX":
+            found, read = seen(args[0], axes[0], op.window, graph.size, -np.inf)
+            kept = tuple(axis for axis in read if axis in op.axes)
+            return einsum([found.max(tuple(k for k, axis in enumerate(read) if axis not in op.axes))], [kept], op.axes)
+        case "ADD":
+            return sum(_aligned(graph, op, name, arg.astype(kind, copy=False)) for name, arg in zip(op.args, args, strict=True))
+        case "RELU":
+            return np.maximum(einsum(args, axes, op.axes), 0)
+        case "ROUND":
+            return requantize(einsum(args, axes, op.axes), op.shift, op.format.bits).astype(kind)
+        case "VIEW":
+            return args[0].reshape(len(args[0]), *graph.shape(op.axes[1:]))
+    raise ValueError(f"op {op.name!r} ({op.kind}) is given, not computed")
+
+
 def _elements(graph: Graph, op: Op) -> int:
     """Elements that an op reads of one image."""
-    return max(prod(graph.shape(windowed(op, graph[name].axes)[1:])) for name in op.args if "n" in graph[name].axes) if op.args else 1
+    return max((prod(graph.shape(windowed(op, graph[name].axes)[1:])) for name in op.args if "n" in graph[name].axes), default=1)
 
 
-def _kinds(graph: Graph) -> tuple[dict[str, type], set[str]]:
-    """The float in which every value is computed, the smallest that holds every integer that it can be; and the sums that may wrap."""
-    if not graph.integer:
-        return dict.fromkeys((op.name for op in graph.ops), np.float64), set()
+@dataclass(frozen=True)
+class _Arithmetic:
+    """The float in which each value is computed, the sums that may wrap, and the constants as such floats."""
+
+    kinds: Mapping[str, type]
+    wraps: Collection[str]
+    consts: Mapping[str, np.ndarray]
+
+
+def _arithmetic(graph: Graph) -> _Arithmetic:
+    """The smallest float for each value that holds every integer that it, or a part of its sum, can be; float64 in a float graph."""
     largest: dict[str, int] = {}
-    kinds, wraps = {}, set()
-    for op in graph.ops:
+    kinds, wraps = dict.fromkeys((op.name for op in graph.ops), np.float64), set()
+    for op in graph.ops if graph.integer else ():
         found = _largest(graph, op, largest)
-        kinds[op.name] = np.float32 if found <= EXACT[np.float32] else np.float64
-        if found > op.format.high and op.kind in ("CONTRACT", "ADD"):
-            wraps.add(op.name)
+        kinds[op.name] = np.float32 if found <= EXACT_FLOAT32 else np.float64
+        wraps |= {op.name} if op.kind in ("CONTRACT", "ADD") and found > op.format.high else set()
         largest[op.name] = min(found, -op.format.low)
-    return kinds, wraps
+    return _Arithmetic(kinds, wraps, {name: const.astype(kinds[name]) for name, const in graph.consts.items()})
 
 
 def _largest(graph: Graph, op: Op, largest: dict[str, int]) -> int:
     """The largest magnitude that any partial sum of an op can have, before it wraps."""
     match op.kind:
         case "CONST":
-            return int(np.abs(graph.consts[op.name]).max(initial=0))
+            return max(-int(graph.consts[op.name].min()), int(graph.consts[op.name].max()))
         case "CONTRACT":
             (name, *constants) = sorted(op.args, key=lambda name: "n" not in graph[name].axes)
-            weights, axes = (np.abs(graph.consts[constants[0]]), graph[constants[0]].axes) if constants else (np.ones((), int), ())
+            weights, axes = (graph.consts[constants[0]], graph[constants[0]].axes) if constants else (np.ones(()), ())
+            weights = np.abs(weights.astype(np.int64))
             most = int(weights.sum(tuple(k for k, axis in enumerate(axes) if axis not in op.axes)).max())
             alone = prod(graph.shape(tuple(axis for axis in windowed(op, graph[name].axes) if axis not in (*op.axes, *axes))))
             return largest[name] * most * alone
@@ -88,45 +114,27 @@ def _largest(graph: Graph, op: Op, largest: dict[str, int]) -> int:
     return largest[op.args[0]]
 
 
-def _run(
-    graph: Graph, kinds: dict[str, type], wraps: set[str], consts: dict[str, np.ndarray], x: np.ndarray, tap: Tap | None
-) -> np.ndarray:
+def _run(graph: Graph, arithmetic: _Arithmetic, x: np.ndarray, tap: Tap | None) -> np.ndarray:
     """The scores of one batch; a value is forgotten once nobody reads it any more."""
     values: dict[str, np.ndarray] = {}
     last = {name: op.name for op in graph.ops for name in op.args}
     for op in graph.ops:
-        value = consts[op.name] if op.kind == "CONST" else _value(graph, op, values, x, kinds[op.name])
-        if op.name in wraps:
-            value = wrap(value, op.format.bits).astype(value.dtype)
-        values[op.name] = tap(op, value) if tap else value
+        kind = arithmetic.kinds[op.name]
+        match op.kind:
+            case "INPUT":
+                found = x.astype(kind).reshape(len(x), *graph.shape(op.axes[1:]))
+            case "CONST":
+                found = arithmetic.consts[op.name]
+            case _:
+                found = value(graph, op, [values[name] for name in op.args], kind)
+        if op.name in arithmetic.wraps:
+            found = wrap(found, op.format.bits).astype(kind)
+        values[op.name] = tap(op, found) if tap else found
         for name in {*op.args}:
             if last[name] == op.name:
                 del values[name]
     scores = values[graph.output.name].reshape(len(x), -1)
     return scores.astype(np.int64) if graph.integer else scores
-
-
-def _value(graph: Graph, op: Op, values: dict[str, np.ndarray], x: np.ndarray, kind: type) -> np.ndarray:
-    """One op's value in the order of its axes, as floats of a kind that holds it."""
-    args = [values[name] for name in op.args]
-    axes = [graph[name].axes for name in op.args]
-    match op.kind:
-        case "INPUT":
-            return x.astype(kind).reshape(len(x), *graph.shape(op.axes[1:]))
-        case "CONTRACT":
-            return _contracted(graph, op, [value.astype(kind, copy=False) for value in args], axes)
-        case "MAX":
-            value, read = seen(args[0], axes[0], op.window, graph.size, -np.inf)
-            kept = tuple(axis for axis in read if axis in op.axes)
-            return einsum([value.max(tuple(k for k, axis in enumerate(read) if axis not in op.axes))], [kept], op.axes)
-        case "ADD":
-            return sum(_aligned(graph, op, name, values[name].astype(kind, copy=False)) for name in op.args)
-        case "RELU":
-            return np.maximum(einsum(args, axes, op.axes), 0)
-        case "ROUND":
-            return requantize(einsum(args, axes, op.axes), op.shift, op.format.bits).astype(kind)
-        case "VIEW":
-            return args[0].reshape(len(x), *graph.shape(op.axes[1:]))
 
 
 def _contracted(graph: Graph, op: Op, args: list[np.ndarray], axes: list[Axes]) -> np.ndarray:
