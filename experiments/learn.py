@@ -26,7 +26,9 @@ from bayestt.bayes.rank_posterior import rank_posterior
 from bayestt.bayes.reliability import reliability
 from bayestt.bayes.teacher import Teacher
 from bayestt.data.dataset import Dataset
+from bayestt.ir.graph import Graph
 from bayestt.nets import weights
+from bayestt.nets.rounded import Rounded
 from bayestt.nets.tensorize import TensorizedLinear, tensorize
 from bayestt.report.table import Model
 
@@ -109,6 +111,12 @@ def believe(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     beliefs = rank_posterior(learned, cfg.posterior.threshold, cfg.posterior.samples, cfg.seed)
     row = _judged(cfg, data, "posterior", learned, cfg.posterior.samples) | _history(learned)
     return {"posterior": row | {"beliefs": {bond: asdict(belief) for bond, belief in beliefs.items()}}}
+
+
+def learned_rounded(cfg: DictConfig, data: Dataset, folder: Path, integer: Graph, graph: Graph) -> Graph:
+    """The integer graph of a float graph, its constants learned on where every number is rounded as the machine will."""
+    rounded = Rounded(integer, graph.consts)
+    return _fit(cfg, data, folder, "integer", rounded, {**cfg.quantize.finetune, "weight": 0}).net.graph()
 
 
 def forms(cfg: DictConfig) -> dict[str, Form]:

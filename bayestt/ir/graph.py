@@ -78,6 +78,9 @@ class Graph:
         object.__setattr__(self, "size", MappingProxyType({axis: int(extent) for axis, extent in self.size.items()}))
         object.__setattr__(self, "consts", MappingProxyType(dict(self.consts)))
 
+    def __reduce__(self) -> tuple:
+        return Graph, (self.ops, dict(self.size), dict(self.consts))
+
     def __getitem__(self, name: str) -> Op:
         if found := next((op for op in self.ops if op.name == name), None):
             return found
