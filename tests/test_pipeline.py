@@ -75,7 +75,7 @@ def test_an_integer_nets_probabilities_are_nearly_the_float_ones(finished: Path)
 def test_weights_of_few_bits_learn_on(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "pruned.weights").write_bytes((finished / "pruned.weights").read_bytes())
     reached = []
-    for finetune in ("null", "{epochs: 2, lr: 2e-3}"):
+    for finetune in ("null", "{epochs: 10, lr: 5e-3}"):
         run_here(tmp_path, "start=quantize", "stop=quantize", "quantize.weight_bits=2", f"quantize.finetune={finetune}")
         reached.append(json.loads((tmp_path / "quantize.json").read_text()))
     assert reached[1]["accuracy"] > reached[0]["accuracy"] + 0.02 and reached[1]["bits"] == reached[0]["bits"]
