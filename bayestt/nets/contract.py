@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import combinations
@@ -17,10 +17,10 @@ import pooch
 import torch
 from filelock import FileLock
 from torch import Tensor
-from torch.nn.functional import linear
 
 from bayestt.algebra.einsum import Axes, order
 from bayestt.algebra.factorization import Factorization
+from bayestt.nets.multiply import multiply
 
 Contraction = Callable[[Tensor, Sequence[Tensor]], Tensor]
 """From x (n, cols) and the cores of a form to (n, rows): equal to `x @ dense(form, cores).T`."""
@@ -31,6 +31,11 @@ Cores = tuple[int, ...]
 Gradients = Literal["none", "cores", "all"]
 """What a backward pass will ask for: nothing (inference), the cores' gradients (a first layer), or the cores' and x's."""
 
+Product = Callable[[Tensor, Tensor], Tensor]
+"""Of two matrices."""
+
+PRODUCTS: dict[str, Product] = {"BLAS": torch.matmul, "oneDNN": multiply}
+"""By the library that computes them."""
 HALVINGS = 2
 """How many of the halvings with the least estimated work are measured."""
 BLOCK = 2**19
@@ -70,12 +75,17 @@ def candidates(form: Factorization, batch: int, block: int = BLOCK) -> dict[str,
     They compute about `block` elements of what is between two products at a time.
     """
     halvings = _halvings(form)
-    if not halvings:
-        merge = _merge(form, tuple(range(len(form.cores))), form.rows + form.cols)
-        return {"rebuild": lambda x, cores: linear(x, merge(cores).reshape(form.shape))}
-    ways = {"rebuild": _rebuilt(form, *min(halvings, key=lambda halves: _rebuild_work(form, *halves)), block)}
-    for halves in sorted(halvings, key=lambda halves: _work(form, *halves, batch))[:HALVINGS]:
-        ways[_named(*halves)] = _halved(form, *halves, block)
+    rebuilt = min(halvings, key=lambda halves: _rebuild_work(form, *halves), default=None)
+    halved = sorted(halvings, key=lambda halves: _work(form, *halves, batch))[:HALVINGS]
+    ways: dict[str, Contraction] = {}
+    for library, product in PRODUCTS.items():
+        if rebuilt is None:
+            merge = _merge(form, tuple(range(len(form.cores))), form.rows + form.cols, product)
+            ways[f"rebuild, {library}"] = lambda x, cores, merge=merge, product=product: product(x, merge(cores).reshape(form.shape).T)
+        else:
+            ways[f"rebuild, {library}"] = _rebuilt(form, *rebuilt, block, product)
+        for halves in halved:
+            ways[f"{_named(*halves)}, {library}"] = _halved(form, *halves, block, product)
     return ways
 
 
@@ -96,10 +106,10 @@ def _chosen(form: Factorization, batch: int, device: torch.device, dtype: torch.
     return contractions[name]
 
 
-def _rebuilt(form: Factorization, first: Cores, second: Cores, block: int) -> Contraction:
+def _rebuilt(form: Factorization, first: Cores, second: Cores, block: int, multiply: Product) -> Contraction:
     """Merge some cores to one half and the others to another, both to the weight, about `block` elements at a time, and multiply by it."""
     (cols1, rows1, bond), (cols2, rows2, _) = _half_axes(form, first, second), _half_axes(form, second, first)
-    merge1, merge2 = _merge(form, first, rows1 + cols1 + bond), _merge(form, second, bond + rows2 + cols2)
+    merge1, merge2 = _merge(form, first, rows1 + cols1 + bond, multiply), _merge(form, second, bond + rows2 + cols2, multiply)
     c1, r1, c2, r2, shared = (prod(form.size[axis] for axis in axes) for axes in (cols1, rows1, cols2, rows2, bond))
     grid = rows1 + rows2 + cols1 + cols2
     sizes, to_weight = [form.size[axis] for axis in grid], _permutation(grid, form.rows + form.cols)
@@ -108,54 +118,38 @@ def _rebuilt(form: Factorization, first: Cores, second: Cores, block: int) -> Co
     def contraction(x: Tensor, cores: Sequence[Tensor]) -> Tensor:
         half = merge2(cores).reshape(shared, r2 * c2)
         parts = merge1(cores).reshape(r1, c1 * shared).split(at_once)
-        strips = [(part.reshape(len(part) * c1, shared) @ half).reshape(len(part), c1, r2, c2).transpose(1, 2) for part in parts]
-        return linear(x, torch.cat(strips).reshape(sizes).permute(to_weight).reshape(form.shape))
+        strips = [multiply(part.reshape(-1, shared), half).reshape(len(part), c1, r2, c2).transpose(1, 2) for part in parts]
+        return multiply(x, torch.cat(strips).reshape(sizes).permute(to_weight).reshape(form.shape).T)
 
     return contraction
 
 
-def _halved(form: Factorization, first: Cores, second: Cores, block: int) -> Contraction:
+def _halved(form: Factorization, first: Cores, second: Cores, block: int, multiply: Product) -> Contraction:
     """Merge some cores to one half and the others to another; multiply by the first, then by the second, some rows of x at a time.
 
-    Neither product permutes what is between them: x is a stack of matrices, multiplied on its left by one half, on its right by the other.
+    The copy between the products keeps the second half's columns together; both are products of two whole matrices, forth and back.
     """
     (cols1, rows1, bond), (cols2, rows2, _) = _half_axes(form, first, second), _half_axes(form, second, first)
     c1, r1, c2, r2, shared = (prod(form.size[axis] for axis in axes) for axes in (cols1, rows1, cols2, rows2, bond))
-    left_first = form.cols[0] in cols1
-    if left_first:
-        merge1, merge2 = _merge(form, first, rows1 + bond + cols1), _merge(form, second, bond + cols2 + rows2)
-    else:
-        merge1, merge2 = _merge(form, first, cols1 + bond + rows1), _merge(form, second, rows2 + cols2 + bond)
-    cols, rows = (cols1 + cols2, rows1 + rows2) if left_first else (cols2 + cols1, rows2 + rows1)
-    to_grid, to_rows = _permutation(("n", *form.cols), ("n", *cols)), _permutation(("n", *rows), ("n", *form.rows))
+    merge1, merge2 = _merge(form, first, rows1 + bond + cols1, multiply), _merge(form, second, bond + cols2 + rows2, multiply)
+    to_grid = _permutation(("n", *form.cols), (*cols1, "n", *cols2))
+    to_rows = _permutation(("n", *rows1, *rows2), ("n", *form.rows))
+    col_sizes, row_sizes = ([form.size[axis] for axis in axes] for axes in (form.cols, rows1 + rows2))
     at_once = max(1, block // (c2 * shared * r1))
-    col_sizes, row_sizes = ([form.size[axis] for axis in axes] for axes in (form.cols, rows))
 
     def product(x: Tensor, half1: Tensor, half2: Tensor) -> Tensor:
         n = len(x)
-        x = x.reshape(n, *col_sizes).permute(to_grid)
-        if left_first:
-            x = _from_left(half1.reshape(r1 * shared, c1), x.reshape(n, c1, c2))
-            x = x.reshape(n * r1, shared * c2) @ half2.reshape(shared * c2, r2)
-        else:
-            x = x.reshape(n * c2, c1) @ half1.reshape(c1, shared * r1)
-            x = _from_left(half2.reshape(r2, c2 * shared), x.reshape(n, c2 * shared, r1))
+        x = multiply(half1, x.reshape(n, *col_sizes).permute(to_grid).reshape(c1, n * c2))
+        x = multiply(x.reshape(r1 * shared, n, c2).transpose(0, 1).reshape(n * r1, shared * c2), half2)
         return x.reshape(n, *row_sizes).permute(to_rows).reshape(n, form.shape[0])
 
     def contraction(x: Tensor, cores: Sequence[Tensor]) -> Tensor:
-        half1, half2 = merge1(cores), merge2(cores)
+        half1, half2 = merge1(cores).reshape(r1 * shared, c1), merge2(cores).reshape(shared * c2, r2)
         if len(x) <= at_once:
             return product(x, half1, half2)
         return torch.cat([product(part, half1, half2) for part in x.split(at_once)])
 
     return contraction
-
-
-def _from_left(matrix: Tensor, stack: Tensor) -> Tensor:
-    """matrix @ every matrix of a stack; those of one column are the rows of one matrix."""
-    if stack.shape[2] == 1:
-        return (stack[:, :, 0] @ matrix.T)[:, :, None]
-    return torch.bmm(matrix.expand(len(stack), *matrix.shape), stack)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -178,24 +172,40 @@ class _Recomputed(torch.autograd.Function):
         return None, *pull(upstream)
 
 
-def _merge(form: Factorization, chosen: Cores, out: Axes) -> Callable[[Sequence[Tensor]], Tensor]:
+def _merge(form: Factorization, chosen: Cores, out: Axes, multiply: Product) -> Callable[[Sequence[Tensor]], Tensor]:
     """The function from all cores to the chosen ones' product, by the cheapest steps."""
-    letter = {axis: chr(ord("A") + k) for k, axis in enumerate(form.size)}
     axes = [form.cores[core] for core in chosen]
+    if len(chosen) == 1:
+        return lambda cores: cores[chosen[0]].permute(_permutation(axes[0], out))
     steps = order(axes, out, form.size)
     axes += [kept for _, _, kept in steps]
-    letters = ["".join(letter[axis] for axis in names) for names in axes]
-    whole = "".join(letter[axis] for axis in out)
-    spelled = [(pair, f"{letters[pair[0]]},{letters[pair[1]]}->{letters[len(chosen) + at]}") for at, (*pair, _) in enumerate(steps)]
-    spelled = spelled or [((0,), f"{letters[0]}->{whole}")]
+    joins = [(left, right, _join(form.size, axes[left], axes[right], kept, multiply)) for left, right, kept in steps]
 
     def merge(cores: Sequence[Tensor]) -> Tensor:
         known = [cores[core] for core in chosen]
-        for operands, equation in spelled:
-            known.append(torch.einsum(equation, *(known[operand] for operand in operands)))
+        for left, right, join in joins:
+            known.append(join(known[left], known[right]))
         return known[-1]
 
     return merge
+
+
+def _join(size: Mapping[str, int], left: Axes, right: Axes, out: Axes, multiply: Product) -> Callable[[Tensor, Tensor], Tensor]:
+    """The product of two tensors of named axes; by einsum unless it is one of matrices."""
+    summed = tuple(axis for axis in left if axis in right)
+    if {*left} ^ {*right} != {*out}:
+        letter = {axis: chr(ord("A") + k) for k, axis in enumerate(size)}
+        spelled = ["".join(letter[axis] for axis in axes) for axes in (left, right, out)]
+        return lambda a, b: torch.einsum("{},{}->{}".format(*spelled), a, b)
+    rows, cols = (tuple(axis for axis in axes if axis in out) for axes in (left, right))
+    to_left, to_right, to_out = _permutation(left, rows + summed), _permutation(right, summed + cols), _permutation(rows + cols, out)
+    sizes, inner = [size[axis] for axis in rows + cols], prod(size[axis] for axis in summed)
+
+    def join(a: Tensor, b: Tensor) -> Tensor:
+        product = multiply(a.permute(to_left).reshape(-1, inner), b.permute(to_right).reshape(inner, -1))
+        return product.reshape(sizes).permute(to_out)
+
+    return join
 
 
 def _halvings(form: Factorization) -> list[tuple[Cores, Cores]]:
