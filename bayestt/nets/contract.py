@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 from math import prod
 from pathlib import Path
@@ -34,12 +34,12 @@ Gradients = Literal["none", "cores", "all"]
 Product = Callable[[Tensor, Tensor], Tensor]
 """Of two matrices."""
 
-PRODUCTS: dict[str, Product] = {"BLAS": torch.matmul, "oneDNN": multiply}
+PRODUCTS: dict[str, Product] = {"BLAS": torch.matmul} | ({"oneDNN": multiply} if torch.backends.mkldnn.is_available() else {})
 """By the library that computes them."""
 HALVINGS = 2
 """How many of the halvings with the least estimated work are measured."""
-BLOCK = 2**19
-"""Elements of a result between two products that stay in a processor's cache: 2 MiB of float32."""
+BLOCK = 2**20
+"""Elements of a result between two products that stay in a processor's cache: 4 MiB of float32."""
 FEWEST, MOST, BUDGET_S = 3, 15, 1.0
 """Rounds of a measurement that count, at least and at most; no new one starts after so long."""
 HOPELESS = 4
@@ -69,8 +69,8 @@ def recomputed(contraction: Contraction) -> Contraction:
     return lambda x, cores: _Recomputed.apply(contraction, x, *cores)
 
 
-def candidates(form: Factorization, batch: int, block: int = BLOCK) -> dict[str, Contraction]:
-    """The contractions worth measuring: the weight rebuilt from its cores, and the halvings with the least estimated work.
+def candidates(form: Factorization, batch: int, block: int = BLOCK, libraries: Iterable[str] = tuple(PRODUCTS)) -> dict[str, Contraction]:
+    """The contractions worth measuring: by every library the weight rebuilt from its cores, and the halvings with the least estimated work.
 
     They compute about `block` elements of what is between two products at a time.
     """
@@ -78,20 +78,18 @@ def candidates(form: Factorization, batch: int, block: int = BLOCK) -> dict[str,
     rebuilt = min(halvings, key=lambda halves: _rebuild_work(form, *halves), default=None)
     halved = sorted(halvings, key=lambda halves: _work(form, *halves, batch))[:HALVINGS]
     ways: dict[str, Contraction] = {}
-    for library, product in PRODUCTS.items():
-        if rebuilt is None:
-            merge = _merge(form, tuple(range(len(form.cores))), form.rows + form.cols, product)
-            ways[f"rebuild, {library}"] = lambda x, cores, merge=merge, product=product: product(x, merge(cores).reshape(form.shape).T)
-        else:
-            ways[f"rebuild, {library}"] = _rebuilt(form, *rebuilt, block, product)
-        for halves in halved:
-            ways[f"{_named(*halves)}, {library}"] = _halved(form, *halves, block, product)
+    for library in libraries:
+        product = PRODUCTS[library]
+        ways[f"rebuild, {library}"] = _rebuilt(form, *rebuilt, block, product) if rebuilt else _merged(form, product)
+        ways |= {f"{_named(*halves)}, {library}": _halved(form, *halves, block, product) for halves in halved}
     return ways
 
 
 @cache
 def _chosen(form: Factorization, batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients, threads: int) -> Contraction:
-    contractions = candidates(form, batch, BLOCK if device.type == "cpu" else maxsize)  # a GPU wants large products
+    block = BLOCK if device.type == "cpu" else maxsize  # a GPU wants large products
+    libraries = PRODUCTS if device.type == "cpu" and dtype == torch.float32 else ("BLAS",)
+    contractions = candidates(form, batch, block, libraries)
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     cores = " ".join("*".join(f"{axis}={form.size[axis]}" for axis in axes) for axes in form.cores)
     weight = f"{' '.join(form.rows)} x {' '.join(form.cols)}"
@@ -106,10 +104,16 @@ def _chosen(form: Factorization, batch: int, device: torch.device, dtype: torch.
     return contractions[name]
 
 
-def _rebuilt(form: Factorization, first: Cores, second: Cores, block: int, multiply: Product) -> Contraction:
+def _merged(form: Factorization, product: Product) -> Contraction:
+    """Merge all cores to the weight and multiply by it."""
+    merge = _merge(form, tuple(range(len(form.cores))), form.rows + form.cols, product)
+    return lambda x, cores: product(x, merge(cores).reshape(form.shape).T)
+
+
+def _rebuilt(form: Factorization, first: Cores, second: Cores, block: int, product: Product) -> Contraction:
     """Merge some cores to one half and the others to another, both to the weight, about `block` elements at a time, and multiply by it."""
     (cols1, rows1, bond), (cols2, rows2, _) = _half_axes(form, first, second), _half_axes(form, second, first)
-    merge1, merge2 = _merge(form, first, rows1 + cols1 + bond, multiply), _merge(form, second, bond + rows2 + cols2, multiply)
+    merge1, merge2 = _merge(form, first, rows1 + cols1 + bond, product), _merge(form, second, bond + rows2 + cols2, product)
     c1, r1, c2, r2, shared = (prod(form.size[axis] for axis in axes) for axes in (cols1, rows1, cols2, rows2, bond))
     grid = rows1 + rows2 + cols1 + cols2
     sizes, to_weight = [form.size[axis] for axis in grid], _permutation(grid, form.rows + form.cols)
@@ -118,36 +122,36 @@ def _rebuilt(form: Factorization, first: Cores, second: Cores, block: int, multi
     def contraction(x: Tensor, cores: Sequence[Tensor]) -> Tensor:
         half = merge2(cores).reshape(shared, r2 * c2)
         parts = merge1(cores).reshape(r1, c1 * shared).split(at_once)
-        strips = [multiply(part.reshape(-1, shared), half).reshape(len(part), c1, r2, c2).transpose(1, 2) for part in parts]
-        return multiply(x, torch.cat(strips).reshape(sizes).permute(to_weight).reshape(form.shape).T)
+        strips = [product(part.reshape(-1, shared), half).reshape(len(part), c1, r2, c2).transpose(1, 2) for part in parts]
+        return product(x, torch.cat(strips).reshape(sizes).permute(to_weight).reshape(form.shape).T)
 
     return contraction
 
 
-def _halved(form: Factorization, first: Cores, second: Cores, block: int, multiply: Product) -> Contraction:
+def _halved(form: Factorization, first: Cores, second: Cores, block: int, product: Product) -> Contraction:
     """Merge some cores to one half and the others to another; multiply by the first, then by the second, some rows of x at a time.
 
     The copy between the products keeps the second half's columns together; both are products of two whole matrices, forth and back.
     """
     (cols1, rows1, bond), (cols2, rows2, _) = _half_axes(form, first, second), _half_axes(form, second, first)
     c1, r1, c2, r2, shared = (prod(form.size[axis] for axis in axes) for axes in (cols1, rows1, cols2, rows2, bond))
-    merge1, merge2 = _merge(form, first, rows1 + bond + cols1, multiply), _merge(form, second, bond + cols2 + rows2, multiply)
+    merge1, merge2 = _merge(form, first, rows1 + bond + cols1, product), _merge(form, second, bond + cols2 + rows2, product)
     to_grid = _permutation(("n", *form.cols), (*cols1, "n", *cols2))
     to_rows = _permutation(("n", *rows1, *rows2), ("n", *form.rows))
     col_sizes, row_sizes = ([form.size[axis] for axis in axes] for axes in (form.cols, rows1 + rows2))
     at_once = max(1, block // (c2 * shared * r1))
 
-    def product(x: Tensor, half1: Tensor, half2: Tensor) -> Tensor:
+    def some_rows(x: Tensor, half1: Tensor, half2: Tensor) -> Tensor:
         n = len(x)
-        x = multiply(half1, x.reshape(n, *col_sizes).permute(to_grid).reshape(c1, n * c2))
-        x = multiply(x.reshape(r1 * shared, n, c2).transpose(0, 1).reshape(n * r1, shared * c2), half2)
+        x = product(half1, x.reshape(n, *col_sizes).permute(to_grid).reshape(c1, n * c2))
+        x = product(x.reshape(r1 * shared, n, c2).transpose(0, 1).reshape(n * r1, shared * c2), half2)
         return x.reshape(n, *row_sizes).permute(to_rows).reshape(n, form.shape[0])
 
     def contraction(x: Tensor, cores: Sequence[Tensor]) -> Tensor:
         half1, half2 = merge1(cores).reshape(r1 * shared, c1), merge2(cores).reshape(shared * c2, r2)
         if len(x) <= at_once:
-            return product(x, half1, half2)
-        return torch.cat([product(part, half1, half2) for part in x.split(at_once)])
+            return some_rows(x, half1, half2)
+        return torch.cat([some_rows(part, half1, half2) for part in x.split(at_once)])
 
     return contraction
 
@@ -172,14 +176,15 @@ class _Recomputed(torch.autograd.Function):
         return None, *pull(upstream)
 
 
-def _merge(form: Factorization, chosen: Cores, out: Axes, multiply: Product) -> Callable[[Sequence[Tensor]], Tensor]:
+def _merge(form: Factorization, chosen: Cores, out: Axes, product: Product) -> Callable[[Sequence[Tensor]], Tensor]:
     """The function from all cores to the chosen ones' product, by the cheapest steps."""
     axes = [form.cores[core] for core in chosen]
     if len(chosen) == 1:
-        return lambda cores: cores[chosen[0]].permute(_permutation(axes[0], out))
+        alone = _einsum(form.size, axes, out)
+        return lambda cores: alone(cores[chosen[0]])
     steps = order(axes, out, form.size)
     axes += [kept for _, _, kept in steps]
-    joins = [(left, right, _join(form.size, axes[left], axes[right], kept, multiply)) for left, right, kept in steps]
+    joins = [(left, right, _join(form.size, axes[left], axes[right], kept, product)) for left, right, kept in steps]
 
     def merge(cores: Sequence[Tensor]) -> Tensor:
         known = [cores[core] for core in chosen]
@@ -190,22 +195,26 @@ def _merge(form: Factorization, chosen: Cores, out: Axes, multiply: Product) -> 
     return merge
 
 
-def _join(size: Mapping[str, int], left: Axes, right: Axes, out: Axes, multiply: Product) -> Callable[[Tensor, Tensor], Tensor]:
-    """The product of two tensors of named axes; by einsum unless it is one of matrices."""
-    summed = tuple(axis for axis in left if axis in right)
+def _join(size: Mapping[str, int], left: Axes, right: Axes, out: Axes, product: Product) -> Callable[[Tensor, Tensor], Tensor]:
+    """The product of two tensors of named axes: one of matrices, or where it is none, einsum's."""
     if {*left} ^ {*right} != {*out}:
-        letter = {axis: chr(ord("A") + k) for k, axis in enumerate(size)}
-        spelled = ["".join(letter[axis] for axis in axes) for axes in (left, right, out)]
-        return lambda a, b: torch.einsum("{},{}->{}".format(*spelled), a, b)
+        return _einsum(size, (left, right), out)
     rows, cols = (tuple(axis for axis in axes if axis in out) for axes in (left, right))
+    summed = tuple(axis for axis in left if axis in right)
     to_left, to_right, to_out = _permutation(left, rows + summed), _permutation(right, summed + cols), _permutation(rows + cols, out)
     sizes, inner = [size[axis] for axis in rows + cols], prod(size[axis] for axis in summed)
 
     def join(a: Tensor, b: Tensor) -> Tensor:
-        product = multiply(a.permute(to_left).reshape(-1, inner), b.permute(to_right).reshape(inner, -1))
-        return product.reshape(sizes).permute(to_out)
+        matrix = product(a.permute(to_left).reshape(-1, inner), b.permute(to_right).reshape(inner, -1))
+        return matrix.reshape(sizes).permute(to_out)
 
     return join
+
+
+def _einsum(size: Mapping[str, int], axes: Sequence[Axes], out: Axes) -> Callable[..., Tensor]:
+    letter = {axis: chr(ord("A") + k) for k, axis in enumerate(size)}
+    *operands, whole = ("".join(letter[axis] for axis in names) for names in (*axes, out))
+    return partial(torch.einsum, f"{','.join(operands)}->{whole}")
 
 
 def _halvings(form: Factorization) -> list[tuple[Cores, Cores]]:
