@@ -43,7 +43,7 @@ BLOCK = 2**20
 FEWEST, MOST, BUDGET_S = 3, 15, 1.0
 """Rounds of a measurement that count, at least and at most; no new one starts after so long."""
 HOPELESS = 4
-"""A contraction whose first run takes so many times as long as another's has no second."""
+"""A contraction whose first run that counts takes so many times as long as another's has no second."""
 
 
 def plan(form: Factorization, batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients = "all") -> Contraction:
@@ -257,7 +257,7 @@ def _permutation(axes: Axes, wanted: Axes) -> tuple[int, ...]:
 def _quickest(
     form: Factorization, contractions: dict[str, Contraction], batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients
 ) -> str:
-    """The contraction with the least median time on tensors of its own; all take turns, and the first turn does not count."""
+    """The contraction with the least median time on tensors of its own. All take turns; the first, when libraries compile, do not count."""
     x = torch.ones(batch, form.shape[1], device=device, dtype=dtype, requires_grad=gradients == "all")
     cores = [torch.full(shape, 0.1, device=device, dtype=dtype, requires_grad=gradients != "none") for shape in form.shapes]
     leaves = [tensor for tensor in (x, *cores) if tensor.requires_grad]
@@ -272,9 +272,11 @@ def _quickest(
             torch.cuda.synchronize(device)
         return perf_counter() - start
 
+    for contraction in contractions.values():
+        seconds(contraction)
     first = {name: seconds(contraction) for name, contraction in contractions.items()}
-    took: dict[str, list[float]] = {name: [] for name in first if first[name] <= HOPELESS * min(first.values())}
-    end, rounds = perf_counter() + BUDGET_S, 0
+    took = {name: [first[name]] for name in first if first[name] <= HOPELESS * min(first.values())}
+    end, rounds = perf_counter() + BUDGET_S, 1
     while rounds < FEWEST or rounds < MOST and perf_counter() < end:
         for name, times in took.items():
             times.append(seconds(contractions[name]))
