@@ -1,7 +1,6 @@
 """Every contraction multiplies by the dense weight; the choice is measured once, remembered, and the same for every process."""
 
 import json
-import sys
 import time
 import warnings
 
@@ -12,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 
 from bayestt.algebra.factorization import Factorization, dense
 from bayestt.algebra.formats import FORMATS, initial, tt_matrix
-from bayestt.nets import contract
+from bayestt.nets import contract, multiply
 from bayestt.nets.contract import candidates, needed, plan, recomputed
 
 FORM = tt_matrix((3, 4), (5, 2), 3)
@@ -25,7 +24,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 @pytest.fixture(autouse=True)
 def choices(tmp_path, monkeypatch):
     """The file of choices, in a cache folder of the test's own; nothing is remembered in memory, and no product too small for oneDNN."""
-    monkeypatch.setattr(sys.modules["bayestt.nets.multiply"], "FEWEST", 1)
+    monkeypatch.setattr(multiply, "FEWEST", 1)
     monkeypatch.setattr(contract.pooch, "os_cache", lambda name: tmp_path / name)
     contract._chosen.cache_clear()
     yield tmp_path / "bayestt" / "contract.json"
