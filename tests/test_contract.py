@@ -3,6 +3,7 @@
 import json
 import time
 import warnings
+from itertools import count
 
 import numpy as np
 import pytest
@@ -248,6 +249,22 @@ def test_the_quickest_is_chosen(monkeypatch):
 
     monkeypatch.setattr(contract, "candidates", lambda *_: {"slow": slow, "quick": rebuild, "slower": slow})
     assert plan(FORM, 4, *FLOAT) is rebuild
+
+
+def test_a_slow_first_run_is_forgiven_for_libraries_compile_in_it(monkeypatch):
+    (_, rebuild), *_ = candidates(FORM, 4).items()
+    runs = count()
+
+    def compiled(x, cores):
+        time.sleep(0.1 if next(runs) == 0 else 0)
+        return rebuild(x, cores)
+
+    def slow(x, cores):
+        time.sleep(0.005)
+        return rebuild(x, cores)
+
+    monkeypatch.setattr(contract, "candidates", lambda *_: {"compiled": compiled, "slow": slow})
+    assert plan(FORM, 4, *FLOAT) is compiled
 
 
 def test_a_measurement_serves_a_power_of_two_of_rows_one_dtype_one_number_of_threads_and_one_kind_of_gradients(choices):
