@@ -17,6 +17,7 @@ import pooch
 import torch
 from filelock import FileLock
 from torch import Tensor
+from tqdm import tqdm
 
 from bayestt.algebra.einsum import Axes, order
 from bayestt.algebra.factorization import Factorization
@@ -270,15 +271,17 @@ def _quickest(
             torch.autograd.grad(y, leaves, upstream)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        bar.update()
         return perf_counter() - start
 
-    first = {name: min(seconds(contraction), seconds(contraction)) for name, contraction in contractions.items()}
-    took: dict[str, list[float]] = {name: [] for name in first if first[name] <= HOPELESS * min(first.values())}
-    end, rounds = perf_counter() + BUDGET_S, 0
-    while rounds < FEWEST or rounds < MOST and perf_counter() < end:
-        for name, times in took.items():
-            times.append(seconds(contractions[name]))
-        rounds += 1
+    with tqdm(desc="measure contractions", unit="run", delay=3, leave=False) as bar:
+        first = {name: min(seconds(contraction), seconds(contraction)) for name, contraction in contractions.items()}
+        took: dict[str, list[float]] = {name: [] for name in first if first[name] <= HOPELESS * min(first.values())}
+        end, rounds = perf_counter() + BUDGET_S, 0
+        while rounds < FEWEST or rounds < MOST and perf_counter() < end:
+            for name, times in took.items():
+                times.append(seconds(contractions[name]))
+            rounds += 1
     return min(took, key=lambda name: median(took[name]))
 
 
