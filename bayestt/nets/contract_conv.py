@@ -40,7 +40,7 @@ def plan_conv(form: Factorization, window: Window, x: Tensor, gradients: Gradien
 
 
 def chains(form: Factorization, window: Window) -> dict[str, Contraction]:
-    """The kernel rebuilt from its cores; and where in or out channels have cores of their own, a convolution for them and one for the rest."""
+    """The kernel rebuilt from its cores; where channels in or out have cores of their own, also one convolution each and one between."""
     every = range(len(form.cores))
     carried = [{axis for axis in core if axis not in form.ranks} for core in form.cores]
     own: list[list[Cores]] = []

@@ -16,8 +16,9 @@ Pair = int | tuple[int, int]
 class TensorizedConv2d(nn.Module):
     """A convolution whose kernel is the product of the parameters `core0`, `core1`, ...
 
-    (n, in channels, height, width) -> (n, out channels, ...). The form's rows are out channels, its columns in channels and then the taps kh and kw; one without taps is a 1x1 kernel. All else is as
-    in nn.Conv2d, `std` of the first kernel too unless it is given; `recompute` as in TensorizedLinear.
+    (n, in channels, height, width) -> (n, out channels, ...). Rows of the form are out channels, its columns in channels, then the taps kh
+    and kw; one without taps is a 1x1 kernel. All else is as in nn.Conv2d, the first kernel's deviation too unless `std` is given;
+    `recompute` as in TensorizedLinear.
     """
 
     def __init__(
