@@ -47,11 +47,12 @@ def chains(form: Factorization, window: Window) -> dict[str, Contraction]:
     for channels in ({axis for axis in form.cols if axis not in TAPS}, {*form.rows}):
         part = tuple(k for k in every if carried[k] & channels)
         own.append([(), part] if all(carried[k] <= channels for k in part) else [()])
-    ways = {}
+    ways: dict[str, Contraction] = {}
     for first, last in product(*own):
         if middle := tuple(k for k in every if k not in first + last):
-            name = ", then ".join(" ".join(map(str, part)) for part in (first, middle, last) if part)
-            ways[f"cores {name}"] = _chain(form, window, first, middle, last)
+            name = f"cores {', then '.join(' '.join(map(str, part)) for part in (first, middle, last) if part)}"
+            if name not in ways:  # two convolutions without taps: the first one takes the strides
+                ways[name] = _chain(form, window, first, middle, last)
     return ways
 
 

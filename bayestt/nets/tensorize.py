@@ -15,14 +15,14 @@ from bayestt.nets.conv import TensorizedConv2d, fresh_conv
 from bayestt.nets.cores import add_parameters, come_near, cores_of, multiplied, ranks_of, take_ranks
 
 
-def tensorize(net: nn.Module, forms: Mapping[str, Form | Factorization | None], recompute: bool = False) -> nn.Module:
+def tensorize(net: nn.Module, forms: Mapping[str, Form | Factorization], recompute: bool = False) -> nn.Module:
     """A copy of a network whose matching layers are tensorized and freshly initialised: `tensorize(net, {"fc*": Form("cp", 8)})`.
 
-    Linear layers and convolutions are matched by their dotted names; where two globs match one layer, the first decides, and with None it
-    stays as it is. A new kernel varies as the one it replaces does; a 1x1 kernel is a matrix. `recompute` as in TensorizedLinear.
+    Linear layers and convolutions are matched by their dotted names; where two globs match one layer, the first decides. A new
+    kernel varies as the one it replaces does; a 1x1 kernel is a matrix. `recompute` as in TensorizedLinear.
     """
     names = [name for name, _ in net.named_modules() if name]
-    chosen: dict[str, Form | Factorization | None] = {}
+    chosen: dict[str, Form | Factorization] = {}
     for glob, form in forms.items():
         matched = [name for name in names if fnmatchcase(name, glob)]
         if not matched:
@@ -31,8 +31,7 @@ def tensorize(net: nn.Module, forms: Mapping[str, Form | Factorization | None], 
         chosen = {name: form for name in matched} | chosen
     smaller = deepcopy(net)
     for name, form in chosen.items():
-        if form is not None:
-            smaller.set_submodule(name, _fresh(name, smaller.get_submodule(name), form, recompute))
+        smaller.set_submodule(name, _fresh(name, smaller.get_submodule(name), form, recompute))
     return smaller
 
 
