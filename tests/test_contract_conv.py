@@ -145,11 +145,12 @@ def test_the_first_call_may_come_inside_vmap_of_grad():
     x, particles = images(2, 6, 5, 5), [cores_of(form, seed=seed) for seed in range(3)]
 
     def loss(cores):
-        return plan_conv(form, PLAIN, x, "cores")(x, cores).square().sum()
+        y = plan_conv(form, PLAIN, x, "cores")(x, cores)
+        return plan_conv(form, PLAIN, y[:, :6], "all")(y[:, :6], cores).square().sum()
 
     together = vmap(grad(loss))([torch.stack(core) for core in zip(*particles, strict=True)])
     for number, cores in enumerate(particles):
         torch.testing.assert_close([slope[number] for slope in together], grad(loss)(cores))
     for chain in chains(TRAIN, PLAIN).values():
         stacked = [torch.stack([core, 2 * core]) for core in cores_of(TRAIN)]
-        torch.testing.assert_close(vmap(chain, (None, 0))(x, stacked)[0], chain(x, cores_of(TRAIN)))
+        torch.testing.assert_close(vmap(chain)(torch.stack([2 * x, x]), stacked)[0], chain(2 * x, cores_of(TRAIN)))

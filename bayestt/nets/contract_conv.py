@@ -34,7 +34,7 @@ def plan_conv(form: Factorization, window: Window, x: Tensor, gradients: Gradien
     """
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    memory_format = torch.channels_last if _is_channels_last(x) else torch.contiguous_format
+    memory_format = torch.channels_last if x.stride(1) == 1 and not x.is_contiguous() else torch.contiguous_format
     shape = 1 << max(len(x) - 1, 0).bit_length(), *x.shape[1:]
     return _chosen(form, window, shape, memory_format, x.device, dtype, gradients, torch.get_num_threads())
 
@@ -107,8 +107,3 @@ def _slide(x: Tensor, kernel: Tensor, window: Window, groups: int) -> Tensor:
     if not even:
         x = pad(x, window.border, "constant" if window.mode == "zeros" else window.mode)
     return conv2d(x, kernel, None, window.stride, (top, left) if even else 0, window.dilation, groups)
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    """Whether a pixel's channels lie together; where images have one pixel or one channel, both are true."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
