@@ -32,7 +32,7 @@ Gradients = Literal["none", "cores", "all"]
 """What a backward pass will ask for: nothing (inference), the cores' gradients (a first layer), or the cores' and x's."""
 
 Product = Callable[[Tensor, Tensor], Tensor]
-"""Of two matrices."""
+"""From two matrices to their product."""
 
 PRODUCTS: dict[str, Product] = {"BLAS": torch.matmul} | ({"oneDNN": multiply} if torch.backends.mkldnn.is_available() else {})
 """By the library that computes them."""
@@ -40,10 +40,10 @@ HALVINGS = 2
 """How many of the halvings with the least estimated work are measured."""
 BLOCK = 2**20
 """Elements of a result between two products that stay in a processor's cache: 4 MiB of float32."""
-FEWEST, MOST, BUDGET_S = 3, 15, 1.0
+FEWEST, MOST, BUDGET_S = 3, 31, 1.0
 """Rounds of a measurement that count, at least and at most; no new one starts after so long."""
-HOPELESS = 4
-"""A contraction whose first run that counts takes so many times as long as another's has no second."""
+HOPELESS = 1.5
+"""A contraction whose better of two first runs takes so many times as long as another's has no third; libraries compile in the first."""
 
 
 def plan(form: Factorization, batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients = "all") -> Contraction:
@@ -145,7 +145,7 @@ def _rebuilt(form: Factorization, first: Cores, second: Cores, block: int, produ
 def _halved(form: Factorization, first: Cores, second: Cores, block: int, product: Product) -> Contraction:
     """Merge some cores to one half and the others to another; multiply by the first, then by the second, some rows of x at a time.
 
-    The copy between the products keeps the second half's columns together; both are products of two whole matrices, forth and back.
+    Both are products of two whole matrices, and so are their gradients: for the copy between them a stack of small ones costs more.
     """
     (cols1, rows1, bond), (cols2, rows2, _) = _half_axes(form, first, second), _half_axes(form, second, first)
     c1, r1, c2, r2, shared = (prod(form.size[axis] for axis in axes) for axes in (cols1, rows1, cols2, rows2, bond))
@@ -277,7 +277,7 @@ def _quickest(
     gradients: Gradients,
     memory_format: torch.memory_format,
 ) -> str:
-    """The contraction with the least median time on tensors of its own. All take turns; the first, when libraries compile, do not count."""
+    """The contraction with the least median time on tensors of its own. All take turns, after two runs of each that do not count."""
     x = torch.ones(*shape, device=device, dtype=dtype).contiguous(memory_format=memory_format).requires_grad_(gradients == "all")
     cores = [torch.full(shape, 0.1, device=device, dtype=dtype, requires_grad=gradients != "none") for shape in form.shapes]
     leaves = [tensor for tensor in (x, *cores) if tensor.requires_grad]
@@ -292,11 +292,9 @@ def _quickest(
             torch.cuda.synchronize(device)
         return perf_counter() - start
 
-    for contraction in contractions.values():
-        seconds(contraction)
-    first = {name: seconds(contraction) for name, contraction in contractions.items()}
-    took = {name: [first[name]] for name in first if first[name] <= HOPELESS * min(first.values())}
-    end, rounds = perf_counter() + BUDGET_S, 1
+    first = {name: min(seconds(contraction), seconds(contraction)) for name, contraction in contractions.items()}
+    took: dict[str, list[float]] = {name: [] for name in first if first[name] <= HOPELESS * min(first.values())}
+    end, rounds = perf_counter() + BUDGET_S, 0
     while rounds < FEWEST or rounds < MOST and perf_counter() < end:
         for name, times in took.items():
             times.append(seconds(contractions[name]))
