@@ -1,5 +1,6 @@
 """The meaning of a graph against einsum written by hand and against exact arithmetic on Python's integers."""
 
+import tracemalloc
 from itertools import product
 from math import prod
 
@@ -93,6 +94,25 @@ def test_accumulators_wrap_and_roundings_saturate() -> None:
     graph = verify(Graph(graph.ops, graph.size, {"w": np.array([-32768, 2, 1]), "b": np.array([2**31 - 1, 2**31 - 1, -(2**31)])}))
     x = np.array([[-32768, 1, -1], [1, 32767, 32767]])
     assert interpret(graph, x).tolist() == [exact(graph, image.tolist()) for image in x] == [[-128, -128, 127], [127, -128, -128]]
+
+
+@pytest.mark.parametrize(("bits", "weight"), [(8, 127), (9, 32767), (16, 32767)], ids=["in 24 bits", "just beyond", "far beyond"])
+def test_sums_that_do_not_fit_in_small_floats_are_exact_too(bits: int, weight: int) -> None:
+    graph = written(f"x INPUT n h @ {bits}/0\nw CONST h @ 16/0\ny CONTRACT n < x w @ 32/0\nb CONST @ 32/0\nz ADD n < y b @ 32/0", h=3)
+    graph = verify(Graph(graph.ops, graph.size, {"w": np.array([weight, weight, -1]), "b": np.array((1 << 24) + 1)}))
+    x = np.array([[2 ** (bits - 1) - 1] * 3, [-(2 ** (bits - 1))] * 3])
+    assert interpret(graph, x).tolist() == [exact(graph, image.tolist()) for image in x]
+
+
+def test_a_value_is_forgotten_once_it_is_not_read_any_more() -> None:
+    """A chain of large images: all of them together are many times what is held at once."""
+    text = "x INPUT n h\n" + "".join(f"r{k} RELU n h < {f'r{k - 1}' if k else 'x'}\n" for k in range(50))
+    graph = verify(written(text, h=100_000))
+    tracemalloc.start()
+    interpret(graph, np.ones((1, 100_000)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * 100_000 * 8
 
 
 def test_floats_are_plain_einsum() -> None:
