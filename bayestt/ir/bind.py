@@ -20,11 +20,13 @@ class Step:
     def wants(self, stream: str) -> Strides:
         """The strides that the tile's loops need in the tensor x or y."""
         bound = [*self.lane, *(self.reduce if stream == "x" else ())]
-        strides = {axis: getattr(loop, stream) for loop, axis in bound if axis and getattr(loop, stream)}
-        for window in self.group.window if stream == "x" else ():
-            if window.out in strides:
-                strides[window.axis] = strides.pop(window.out) // window.stride
-        return strides
+        under = {window.out: window for window in self.group.window if stream == "x"}
+        wants: Strides = {}
+        for loop, axis in bound:
+            if axis and (stride := getattr(loop, stream)):
+                window = under.get(axis)
+                wants |= {window.axis: stride // window.stride} if window else {axis: stride}
+        return wants
 
 
 def bind(group: Group, tile: Nest, size: Mapping[str, int]) -> Step:

@@ -11,7 +11,7 @@ from bayestt.ir.bind import Step
 from bayestt.ir.cover import Box, Place, part_at
 from bayestt.ir.cut import constant_axes
 from bayestt.ir.nest import Nest
-from bayestt.ir.pack import pack
+from bayestt.ir.pack import Bound, pack
 from bayestt.ir.plan import Plan
 
 COPY = "copy"
@@ -34,26 +34,26 @@ def constants(plan: Plan, tile: Nest, size: Mapping[str, int]) -> Constants:
     places: dict[Hashable, dict[str, Place]] = {}
     once = [(loop, None) for loop in (*tile.lane, *tile.reduce)]
 
-    def add(part: Hashable, arrays: Mapping[str, tuple[np.ndarray, Axes]], bound=once, box: Box | None = None) -> None:
-        extents = {**size, **{axis: len(indices) for axis, indices in (box or {}).items()}}
+    def add(part: Hashable, arrays: Mapping[str, tuple[np.ndarray, Axes]], bound: Bound, box: Box) -> None:
+        extents = {**size, **{axis: len(indices) for axis, indices in box.items()}}
         places[part] = {}
         for stream, (array, axes) in arrays.items():
-            inside = array[tuple(slice(box[axis].start, box[axis].stop) for axis in axes)] if box else array
+            inside = array[tuple(slice(box[axis].start, box[axis].stop) for axis in axes)]
             packed, strides = pack(inside, axes, bound, stream, extents)
-            places[part][stream] = part_at(lengths[stream], strides, box) if box else Place(lengths[stream], strides)
+            places[part][stream] = part_at(lengths[stream], strides, box)
             words[stream].append(packed)
             lengths[stream] += len(packed)
 
     for number, (step, found) in enumerate(zip(plan.steps, plan.cuts, strict=True)):
         group = step.group
         if found.buffers and COPY not in places:
-            add(COPY, {"w": (np.array(1), ()), "init": (np.array(0), ())})
+            add(COPY, {"w": (np.array(1), ()), "init": (np.array(0), ())}, once, {})
         if group.blank is not None:
-            add((number, "blank"), {"w": (np.array(0), ()), "init": (np.array(group.blank), ())})
-        init = wrap(group.init, tile.acc_bits)
+            add((number, "blank"), {"w": (np.array(0), ()), "init": (np.array(group.blank), ())}, once, {})
+        arrays = {"w": (group.weights, group.weight_axes), "init": (wrap(group.init, tile.acc_bits), group.init_axes)}
         for box in found.boxes:
             if (part := part_of(number, step, box)) not in places:
-                add(part, {"w": (group.weights, group.weight_axes), "init": (init, group.init_axes)}, [*step.lane, *step.reduce], box)
+                add(part, arrays, [*step.lane, *step.reduce], box)
     return Constants(np.concatenate(words["w"]), np.concatenate(words["init"]), places)
 
 

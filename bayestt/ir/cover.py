@@ -7,7 +7,6 @@ from itertools import product
 from bayestt.ir.bind import Step
 from bayestt.ir.border import runs
 from bayestt.ir.graph import Window
-from bayestt.ir.group import Group
 from bayestt.ir.nest import Loop, Nest
 from bayestt.ir.place import Strides
 
@@ -46,9 +45,9 @@ def cover(step: Step, box: Box, tile: Nest, streams: Mapping[str, Place], size: 
 
 def _read(x: Place, windows: tuple[Window, ...]) -> Place:
     """Where an operand's elements lie as windows read them: by places and taps."""
-    address, strides = x.address, dict(x.strides)
+    address, strides = x.address, {axis: stride for axis, stride in x.strides.items() if axis not in {window.axis for window in windows}}
     for window in windows:
-        stride = strides.pop(window.axis)
+        stride = x.strides[window.axis]
         address -= window.padding * stride
         strides |= {window.out: window.stride * stride, window.tap: window.dilation * stride}
     return Place(address, strides, x.memory)
@@ -79,13 +78,20 @@ def _nests(step: Step, box: Box, tile: Nest, streams: Mapping[str, Place]) -> It
             over = loop_over(axis, count, loop.extent) if axis else Loop(loop.axis, 1)
             tiles += [over] if count > 1 else []
             start = {stream: at + skipped * getattr(over, stream) for stream, at in start.items()}
-        loops = (tuple(outer + tiles), tuple(reduce), tuple(lane))
-        yield Nest(*loops, **start, **_rounding(group, tile), source=streams["x"].memory, target=streams["y"].memory, name=group.y)
-
-
-def _rounding(group: Group, tile: Nest) -> dict[str, int | bool]:
-    """What a nest does with its sums."""
-    return {"shift": group.shift, "relu": group.relu, "bits": group.bits, "acc_bits": tile.acc_bits, "maximum": group.maximum}
+        yield Nest(
+            tuple(outer + tiles),
+            tuple(reduce),
+            tuple(lane),
+            **start,
+            shift=group.shift,
+            relu=group.relu,
+            bits=group.bits,
+            acc_bits=tile.acc_bits,
+            maximum=group.maximum,
+            source=streams["x"].memory,
+            target=streams["y"].memory,
+            name=group.y,
+        )
 
 
 def _parts(loop: Loop, extent: int) -> list[tuple[int, int, int]]:

@@ -143,14 +143,14 @@ def _grain(step: Step, axis: str) -> int:
 def _strip_axes(work: Work) -> list[str]:
     """The axes of a step's result in the order in which they are cut."""
     group = work.step.group
-    outs = [window.out for window in group.window]
-    axes = [axis for axis in group.y_axes if axis != "n" and axis not in [window.tap for window in group.window]]
+    outs, taps = ({getattr(window, part) for window in group.window} for part in ("out", "tap"))
+    axes = [axis for axis in group.y_axes if axis != "n" and axis not in taps]
     beside = [name for name in group.x if name not in work.outside]
     if len(group.x) > 1 and beside:
         # A strip with the strides of the operand beside it has no gaps if it is cut where they are largest.
         return sorted(axes, key=lambda axis: -work.tensors[beside[0]].strides[axis])
-    rows, *others = sorted(axes, key=lambda axis: (axis not in outs, axis not in group.read_axes)) or [None]
-    return [rows, *sorted(others, key=lambda axis: axis in group.read_axes)] if rows else []
+    axes.sort(key=lambda axis: (axis not in outs, axis not in group.read_axes))
+    return axes[:1] + sorted(axes[1:], key=lambda axis: axis in group.read_axes)
 
 
 def _buffers(work: Work, blocks: Blocks) -> dict[str, tuple[Strides, int]]:

@@ -38,7 +38,7 @@ def lower(graph: Graph, tile: Nest, room: Room | None = None) -> Schedule:
     packed = constants(planned, tile, size)
     return Schedule(
         tuple(_nests(planned, packed, tile, size)),
-        _layout(planned, size),
+        {name: _layout(name, planned, size) for name in planned.tensors},
         images,
         graph.input.name,
         planned.output,
@@ -58,21 +58,18 @@ def _ended(items: list[Group | Op], graph: Graph) -> list[Group | Op]:
     return [*items, copy_of(view.name, f"{view.name}.scores", view.axes, view.format.bits)]
 
 
-def _layout(planned: Plan, size: Mapping[str, int]) -> dict[str, Layout]:
-    """Where every tensor lies."""
-    return {
-        name: Layout(place.address, tensor.axes, tuple(size[axis] for axis in tensor.axes), tuple(tensor.strides.values()), place.memory)
-        for name, tensor in planned.tensors.items()
-        for place in [_whole(name, planned)]
-    }
+def _layout(name: str, planned: Plan, size: Mapping[str, int]) -> Layout:
+    """Where a tensor lies, element by element."""
+    tensor, place = planned.tensors[name], _whole(name, planned)
+    return Layout(place.address, tensor.axes, tuple(size[axis] for axis in tensor.axes), tuple(tensor.strides.values()), place.memory)
 
 
 def _whole(name: str, planned: Plan) -> Place:
     """Where a tensor lies."""
     tensor = planned.tensors[name]
     if name == planned.output:
-        return Place(0, tensor.strides, memory="scores")
-    return Place(planned.addresses[tensor.place], tensor.strides, memory="external" if tensor.place in planned.external else "data")
+        return Place(0, tensor.strides, "scores")
+    return Place(planned.addresses[tensor.place], tensor.strides, "external" if tensor.place in planned.external else "data")
 
 
 def _nests(planned: Plan, packed: Constants, tile: Nest, size: Mapping[str, int]) -> Iterator[Nest]:

@@ -36,9 +36,11 @@ def plan(items: Sequence[Step | Op], image: Op, tile: Nest, size: Mapping[str, i
     Wherever tensors and the strips of others do not fit beside each other, the largest of them, of several the longest alive, moves out.
     """
     external: frozenset[str] = frozenset()
-    while isinstance(found := _planned(items, image, tile, size, room, external), frozenset):
+    while True:
+        found = _planned(items, image, tile, size, room, external)
+        if isinstance(found, Plan):
+            return found
         external |= found
-    return found
 
 
 def _planned(
