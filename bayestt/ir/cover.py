@@ -10,7 +10,6 @@ from bayestt.ir.graph import Window
 from bayestt.ir.nest import Loop, Nest
 from bayestt.ir.place import Strides
 
-STREAMS = ("x", "w", "init", "y")
 Box = Mapping[str, range]
 """A range of every axis of a step, steps of 1."""
 

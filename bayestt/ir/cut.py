@@ -73,7 +73,7 @@ def demands(work: Work, room: Room) -> tuple[int, int]:
     """Elements of data memory that a step's buffers need: for strips of one row, and for the smallest boxes."""
     blocks = _parts(work, room)
     axes = _strip_axes(work)
-    row, least = (_buffers(work, blocks | _smallest(work, cut)) for cut in (axes[:1], axes))
+    row, least = (_buffers(work, blocks | _smallest(work, narrow)) for narrow in (axes[:1], axes))
     return sum(extent for _, extent in row.values()), sum(extent for _, extent in least.values())
 
 
@@ -191,7 +191,7 @@ def _ranges(extent: int, block: int) -> list[range]:
 def _moved(work: Work, boxes: tuple[Box, ...], room: Room) -> int:
     """Elements of operands and weights that come in for boxes in this order, again when others took their place in between."""
     step, held, moved = work.step, {}, 0
-    inside = sum(_constants(work, {}, stream) <= most for stream, most in (("w", room.weights), ("init", room.inits))) == 2
+    inside = _constants(work, {}, "w") <= room.weights and _constants(work, {}, "init") <= room.inits
     for box in boxes:
         part = {axis: box[axis] for axis in constant_axes(step)}
         needs = {name: operand_box(step, box, work.size) for name in work.outside if name in step.group.x}
