@@ -31,6 +31,17 @@ FUSED = {
         X + "b CONST i @ 32/0\nz ADD n i < y b @ 32/0\nr ROUND n i < z @ 16/0\nc CONST i @ 32/0\ns ADD n i < r c @ 32/0",
         ["x -> r", "r -> s"],
     ),
+    "the largest, rectified": (
+        "x INPUT n h @ 8/0\ny MAX n o < x | h=o*2+k @ 8/0\nt RELU n o < y @ 8/0",
+        ["x -> t"],
+    ),
+    "a window with a border": ("x INPUT n h @ 8/0\nw CONST k i @ 8/0\ny CONTRACT n i o < x w | h=o+k-1 @ 32/0", ["x -> y"]),
+    "taps that stay": (
+        "x INPUT n h @ 8/0\nw CONST i @ 8/0\ny CONTRACT n i o k < x w | h=o+k-1 @ 32/0",
+        ["x -> y.window", "y.window -> y"],
+    ),
+    "places that are summed": ("x INPUT n h @ 8/0\ny MAX n < x | h=o+k-1 @ 8/0", ["x -> y.window", "y.window -> y"]),
+    "places that are summed without a border": ("x INPUT n h @ 8/0\ny MAX n < x | h=o+k @ 8/0", ["x -> y"]),
     "a view between": ("x INPUT n h @ 8/0\nv VIEW n i < x @ 8/0\nw CONST i @ 8/0\ny CONTRACT n < v w @ 32/0", ["v VIEW", "v -> y"]),
 }
 
@@ -42,7 +53,7 @@ def named(items: list[Group | Op]) -> list[str]:
 
 @pytest.mark.parametrize(("text", "expected"), FUSED.values(), ids=FUSED)
 def test_a_group_is_a_sum_and_what_completes_it(text: str, expected: list[str]) -> None:
-    assert named(groups(verify(written(text, h=4, i=4)))) == expected
+    assert named(groups(verify(written(text, h=4, i=4, k=3, o=2)))) == expected
 
 
 def test_a_group_carries_bias_shift_and_rectifier() -> None:
@@ -67,8 +78,37 @@ def test_two_activations_are_weighed_to_align() -> None:
     assert (group.x, group.x_axes, group.weights.tolist(), group.weight_axes) == (("b", "a"), ("n", "h", "+"), [8, 1], ("+",))
 
 
+def meaning(group: Group, values: dict[str, np.ndarray], graph: Graph) -> np.ndarray:
+    """What a group's docstring says, by einsum over what its windows find, absent elements being 0 or, for the largest, very low."""
+    size = {**graph.size, "n": 3}
+    operand, axes = values[group.x[0]], group.x_axes
+    if len(group.x) == 2:
+        operand = np.stack([operand, einsum([values[group.x[1]]], [graph[group.x[1]].axes], group.x_axes[:-1])], axis=-1)
+    for window in group.window:
+        at = axes.index(window.axis)
+        places = np.add.outer(np.arange(size[window.out]) * window.stride, np.arange(size[window.tap]) * window.dilation) - window.padding
+        absent = group.blank if group.blank is not None else -(1 << 40) if group.maximum else 0
+        taken = np.moveaxis(operand.take(places % size[window.axis], axis=at), (at, at + 1), (-2, -1))
+        operand = np.moveaxis(np.where((places >= 0) & (places < size[window.axis]), taken, absent), (-2, -1), (at, at + 1))
+        axes = (*axes[:at], window.out, window.tap, *axes[at + 1 :])
+    assert axes == group.read_axes
+    if group.maximum:
+        largest = operand.max(tuple(k for k, axis in enumerate(axes) if axis not in group.y_axes))
+        return requantize(
+            np.maximum(einsum([largest], [tuple(axis for axis in axes if axis in group.y_axes)], group.y_axes), group.init),
+            group.shift,
+            group.bits,
+            group.relu,
+        )
+    product = einsum([operand, group.weights], [axes, group.weight_axes], group.y_axes)
+    others = tuple(axis for axis in group.y_axes if axis not in group.init_axes)
+    ones = np.ones([size[axis] for axis in others], np.int64)
+    init = einsum([group.init, ones], [group.init_axes, others], group.y_axes)
+    return requantize(wrap(product + init, 32), group.shift, group.bits, group.relu)
+
+
 @settings(max_examples=80, deadline=None)
-@given(graph=float_graphs(), seed=st.integers(0, 99))
+@given(graph=float_graphs(windows=True), seed=st.integers(0, 99))
 def test_groups_mean_what_the_graph_means(graph: Graph, seed: int) -> None:
     integer = extremes(quantize(fold(graph), np.random.default_rng(seed).normal(size=(9, features(graph)))), seed)
     x = images(integer, 3, seed, extreme=True)
@@ -77,15 +117,7 @@ def test_groups_mean_what_the_graph_means(graph: Graph, seed: int) -> None:
         if isinstance(item, Op):
             values[item.name] = values[item.args[0]].reshape(3, *integer.shape(item.axes[1:]))
             continue
-        operand = values[item.x[0]]
-        if len(item.x) == 2:
-            second = einsum([values[item.x[1]]], [integer[item.x[1]].axes], item.x_axes[:-1])
-            operand = np.stack([operand, second], axis=-1)
-        product = einsum([operand, item.weights], [item.x_axes, item.weight_axes], item.y_axes)
-        absent = tuple(axis for axis in item.y_axes if axis not in item.init_axes)
-        shape = [3 if axis == "n" else integer.size[axis] for axis in absent]
-        init = einsum([item.init, np.ones(shape, np.int64)], [item.init_axes, absent], item.y_axes)
-        values[item.y] = requantize(wrap(product + init, 32), item.shift, item.bits, item.relu)
+        values[item.y] = meaning(item, values, integer)
     assert (values[integer.output.name].reshape(3, -1) == interpret(integer, x)).all()
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from graphs import TILES, extremes, features, float_graphs, images
+from graphs import TILES, extremes, features, float_graphs, images, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,7 @@ from bayestt.ir.schedule import execute
 
 @pytest.mark.parametrize("tile", TILES)
 @settings(max_examples=60, deadline=None)
-@given(graph=float_graphs(), bits=st.sampled_from([4, 8]), extreme=st.booleans(), seed=st.integers(0, 99))
+@given(graph=float_graphs(windows=True), bits=st.sampled_from([4, 8]), extreme=st.booleans(), seed=st.integers(0, 99))
 def test_every_graph_on_every_tile_equals_interpret(tile: str, graph: Graph, bits: int, extreme: bool, seed: int) -> None:
     calibration = np.random.default_rng(seed).normal(size=(20, features(graph)))
     integer = quantize(fold(graph), calibration, bits)
@@ -25,6 +25,27 @@ def test_every_graph_on_every_tile_equals_interpret(tile: str, graph: Graph, bit
         integer = extremes(integer, seed)
     x = images(integer, 4, seed, extreme)
     assert (execute(lower(integer, TILES[tile]), x) == interpret(integer, x)).all()
+
+
+SIX = "x INPUT n h w @ 8/0\n"
+WINDOWS = {
+    "places named as what they are places of": "y MAX n h w < x | h=h+a-1 w=w+b-1 @ 8/0\ns RELU n h w < y @ 8/0",
+    "rows named as columns": "v CONST a b @ 8/0\ns CONTRACT n w h < x v | h=w+a-1 w=h+b-1 @ 32/0",
+    "a constant for every place": "v CONST p a @ 8/0\nc CONST p @ 32/0\ny CONTRACT n p w < x v | h=p+a-1 @ 32/0\ns ADD n p w < y c @ 32/0",
+    "more border than image": "v CONST a i @ 8/0\ns CONTRACT n i e < x v | h=e+a*3-4 @ 32/0",
+    "taps that stay, places that are summed": "v CONST p @ 8/0\ns CONTRACT n a w < x v | h=p+a-1 @ 32/0",
+    "the largest of all places": "s MAX n w < x | h=p+a-1 @ 8/0",
+    "the largest of negative numbers": "y ROUND n h w < x @ 2/-6 >> 6\ns MAX n h w < y | h=h+a-1 w=w+b-1 @ 2/-6",
+    "an average": "y CONTRACT n q w < x | h=q*2+t @ 32/0\ns ROUND n q w < y @ 8/-1 >> 1",
+}
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("text", WINDOWS.values(), ids=WINDOWS)
+def test_odd_but_legal_windows_run(tile: str, text: str) -> None:
+    graph = verify(written(SIX + text, h=6, w=6, a=3, b=3, p=6, q=3, e=8, i=5, t=2))
+    x = images(graph, 4, 1, extreme=True)
+    assert (execute(lower(graph, TILES[tile]), x) == interpret(graph, x)).all()
 
 
 def test_a_layout_that_suits_no_reader_is_copied() -> None:

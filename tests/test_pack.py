@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bayestt.ir.nest import Loop
-from bayestt.ir.pack import pack
+from bayestt.ir.pack import pack, packed_length
 
 
 @settings(max_examples=150, deadline=None)
@@ -35,6 +35,7 @@ def test_every_element_lies_where_its_strides_say(data: st.DataObject, tile: str
             address += tiles * strides[axis] + (lane * getattr(inner[axis], stream) if axis in inner else 0)
         expected[address] = array[tuple(at[axis] for axis in axes)]
     assert words.dtype == np.int64
+    assert len(words) == packed_length(axes, bound, stream, size)
     assert (words == expected).all()
 
 

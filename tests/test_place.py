@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayestt.ir.place import allocate, arrange, length
+from bayestt.ir.place import allocate, arrange, length, squeeze
 from bayestt.ir.schedule import Layout
 
 lives = st.tuples(st.integers(-1, 8), st.integers(0, 8)).map(lambda ends: (min(ends), max(ends)))
@@ -31,6 +31,24 @@ def test_places_are_used_again() -> None:
     addresses, size = allocate(lengths, {"x": (-1, 0), "a": (0, 1), "b": (1, 2), "c": (2, 2)})
     assert addresses == {"x": 0, "b": 0, "a": 10, "c": 10}
     assert size == 14
+
+
+spans = st.tuples(st.integers(0, 30), st.integers(1, 8))
+
+
+@given(st.lists(spans, max_size=4), st.lists(st.integers(1, 10), min_size=1, max_size=3), st.integers(1, 60))
+def test_what_is_squeezed_in_lies_between_what_is_there(busy: list[tuple[int, int]], extents: list[int], size: int) -> None:
+    lengths = {f"b{k}": extent for k, extent in enumerate(extents)}
+    addresses = squeeze(lengths, busy, size)
+    taken = {address for start, length in busy for address in range(start, start + length)}
+    if addresses is None:
+        widest = max(len(run) for run in "".join("x" if k in taken else " " for k in range(size)).split("x"))
+        assert widest < sum(extents)
+        return
+    for name, extent in lengths.items():
+        own = range(addresses[name], addresses[name] + extent)
+        assert own.stop <= size and not taken & set(own)
+        taken |= set(own)
 
 
 @given(st.data())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bayestt.ir.graph import Graph, verify
 from bayestt.ir.interpret import interpret
 from bayestt.ir.lower import lower
+from bayestt.ir.room import Room
 from bayestt.ir.schedule import Layout, batches, execute
 
 TWO_LAYERS = """x INPUT n h @ 8/0
@@ -68,6 +69,16 @@ def test_a_schedule_counts_its_work_and_writes_every_score_once(tile: str) -> No
     addresses = schedule.layout[schedule.output].addresses.ravel()
     assert len(set(addresses.tolist())) == addresses.size == 4 * schedule.images
     assert addresses.max() < schedule.score_size
+
+
+def test_what_moves_is_counted_apart_from_what_is_multiplied() -> None:
+    """The image moves in, each of two wide tensors out and in again."""
+    text = "x INPUT n h @ 8/0\na RELU n h < x @ 8/0\nb RELU n h < a @ 8/0\nw CONST h @ 8/0\ns CONTRACT n < b w @ 32/0"
+    graph = verify(written(text, h=40))
+    free, tight = lower(graph, TILES["16 x 4 silicon"]), lower(graph, TILES["16 x 4 silicon"], Room(3 * 40))
+    assert (free.moved, tight.moved) == (0, 40 + 2 * 40 + 2 * 40)
+    assert free.macs == tight.macs == 3 * 40
+    assert (free.external_size, tight.external_size) == (0, 3 * 80)
 
 
 EIGHT = "x INPUT n h @ 8/0\n"

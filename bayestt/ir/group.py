@@ -1,19 +1,21 @@
-"""Operations that one nest computes together: a sum, its bias, its rectifier and its rounding."""
+"""Operations that are computed together: a sum, its bias, its rectifier and its rounding."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bayestt.algebra.einsum import Axes
-from bayestt.ir.graph import Graph, Op, biases, completion
+from bayestt.ir.border import ragged
+from bayestt.ir.graph import Graph, Op, Window, biases, completion, windowed
 
 
 @dataclass(frozen=True)
 class Group:
-    """y[y_axes] = requantize(init + sum of x * weights, shift, relu): one nest's worth of ops.
+    """y[y_axes] = requantize(init + sum of x * weights, shift, relu), or the largest instead of the sum where it has `maximum`.
 
-    `x` names one stored tensor, or two that are added (then `weights` has the axis `+`, one power of two for each). `weights` is a
-    constant over `weight_axes`, a bare 1 for copies; `init` is the bias, already in the accumulator's format, over `init_axes`.
+    `x` names one stored tensor, or two that are added (then `weights` has the axis `+`, one power of two for each), read through
+    `window`. `weights` is a constant over `weight_axes`, a bare 1 for copies; `init` is the bias, already in the accumulator's format,
+    over `init_axes`. Where a window whose taps stay in y finds nothing, y is `blank`; None if none of them does.
     """
 
     x: tuple[str, ...]
@@ -27,6 +29,14 @@ class Group:
     shift: int = 0
     relu: bool = False
     bits: int = 8
+    window: tuple[Window, ...] = ()
+    maximum: bool = False
+    blank: int | None = None
+
+    @property
+    def read_axes(self) -> Axes:
+        """The axes of x as the group reads them: two where it has a window."""
+        return windowed(self, self.x_axes)
 
 
 def copy_of(name: str, made: str, axes: Axes, bits: int) -> Group:
@@ -46,6 +56,9 @@ def groups(graph: Graph) -> list[Group | Op]:
             found.append(op)
             continue
         group, last = _started(op, graph)
+        if any(ragged(window, op.axes, graph.size) for window in op.window):
+            found.append(_unfolded(group, op, graph))
+            group = replace(group, x=(found[-1].y,), x_axes=found[-1].y_axes, window=())
         while follower := completion(graph, last):
             group, last = _extended(group, follower, graph), follower
             taken.add(follower.name)
@@ -70,11 +83,20 @@ def _started(op: Op, graph: Graph) -> tuple[Group, Op]:
         case "CONTRACT":
             for const in (name for name in op.args if name not in activations):
                 plain = replace(plain, weights=graph.consts[const].astype(np.int64), weight_axes=graph[const].axes)
-            return plain, op
+            return replace(plain, window=op.window), op
+        case "MAX":
+            return replace(plain, init=np.array(op.format.low), window=op.window, maximum=True), op
         case "ADD" if len(activations) == 2:
             aligned = np.array([1 << (op.format.frac - graph[name].format.frac) for name in activations])
             return replace(plain, x=tuple(activations), x_axes=(*axes, "+"), weights=aligned, weight_axes=("+",)), op
     return _extended(plain, op, graph), op
+
+
+def _unfolded(group: Group, op: Op, graph: Graph) -> Group:
+    """The copy in which every element that a group's windows find has a place of its own, for sums that run over no box of places."""
+    activation = graph[group.x[0]]
+    made = copy_of(activation.name, f"{op.name}.window", activation.axes, activation.format.bits)
+    return replace(made, y_axes=group.read_axes, window=group.window, blank=activation.format.low if group.maximum else 0)
 
 
 def _extended(group: Group, op: Op, graph: Graph) -> Group:

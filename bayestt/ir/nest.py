@@ -63,6 +63,11 @@ class Nest:
         """Multiply-accumulates of the whole nest."""
         return int(np.prod([loop.extent for loop in self.outer + self.reduce + self.lane], dtype=np.int64))
 
+    @property
+    def moves(self) -> bool:
+        """Whether it loads from external memory or stores there, and so only copies."""
+        return "external" in (self.source, self.target)
+
 
 @dataclass
 class Memory:

@@ -1,6 +1,7 @@
 """Constants in the order in which a machine reads them: one word after another."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 
@@ -29,6 +30,13 @@ def pack(array: np.ndarray, axes: Axes, bound: Bound, stream: str, size: Mapping
     if wrong := [loop.axis for loop, _ in inner if strides[f"{loop.axis}'"] != getattr(loop, stream)]:
         raise ValueError(f"the tile's strides of {stream} over {wrong} do not fill a word without gaps")
     return grid.ravel(), {axis: strides[axis] for axis in [*free, *(axis for _, axis in inner if axis)]}
+
+
+def packed_length(axes: Axes, bound: Bound, stream: str, size: Mapping[str, int]) -> int:
+    """How many elements `pack` makes of a constant."""
+    inner = [(loop, axis) for loop, axis in bound if getattr(loop, stream)]
+    free = prod(size[axis] for axis in axes if axis not in [name for _, name in inner])
+    return free * prod(-(-size.get(axis, 1) // loop.extent) * loop.extent for loop, axis in inner)
 
 
 def _tiled(grid: np.ndarray, names: list[str], extent: int, axis: str | None, length: int, inside: str) -> tuple[np.ndarray, list[str]]:

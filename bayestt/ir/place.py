@@ -1,6 +1,6 @@
 """Where tensors lie in the data memory: strides that suit writer and reader, addresses by lifetime."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bayestt.algebra.einsum import Axes
 
@@ -37,6 +37,18 @@ def allocate(lengths: Mapping[str, int], lives: Mapping[str, tuple[int, int]]) -
         busy = sorted((addresses[other], lengths[other]) for other in addresses if lives[other][0] <= last and first <= lives[other][1])
         addresses[name] = _gap(busy, lengths[name])
     return addresses, max((addresses[name] + lengths[name] for name in lengths), default=0)
+
+
+def squeeze(lengths: Mapping[str, int], busy: Iterable[tuple[int, int]], size: int) -> dict[str, int] | None:
+    """Addresses of tensors between the busy (address, length) pairs of a memory of a size, largest first; None where they do not fit."""
+    addresses: dict[str, int] = {}
+    taken = sorted(busy)
+    for name in sorted(lengths, key=lambda name: -lengths[name]):
+        addresses[name] = _gap(taken, lengths[name])
+        if addresses[name] + lengths[name] > size:
+            return None
+        taken = sorted([*taken, (addresses[name], lengths[name])])
+    return addresses
 
 
 def _gap(busy: Sequence[tuple[int, int]], length: int) -> int:

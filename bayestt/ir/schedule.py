@@ -46,8 +46,13 @@ class Schedule:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates per image, those of copies and of a tile's padding included."""
-        return sum(nest.macs for nest in self.nests) // self.images
+        """Multiply-accumulates per image, those of copies and of a tile's padding included; loads and stores multiply nothing."""
+        return sum(nest.macs for nest in self.nests if not nest.moves) // self.images
+
+    @property
+    def moved(self) -> int:
+        """Elements per image that come from external memory or go there."""
+        return sum(nest.macs for nest in self.nests if nest.moves) // self.images
 
 
 def execute(schedule: Schedule, x: np.ndarray) -> np.ndarray:
