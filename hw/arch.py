@@ -85,6 +85,7 @@ class Arch:
                 "shift": 5,
                 "relu": 1,
                 "saturate": 1,
+                "maximum": 1,
                 "final": 1,
             }
         )

@@ -57,6 +57,7 @@ def instructions(nest: Nest, arch: Arch) -> tuple[int, ...]:
         "shift": nest.shift,
         "relu": nest.relu,
         "saturate": nest.bits < arch.acc_bits,
+        "maximum": nest.maximum,
         "final": nest.target == "scores",
     }
     words = []
@@ -90,7 +91,7 @@ def _lane(nest: Nest, arch: Arch) -> Loop:
         "images": (images.extent, arch.rows),
         "more lane loops": (len(nest.lane) > 2, False),
         "strides of images": ((images.x, images.w, images.init, images.y), (1, 0, 0, 1)),
-        "lanes": (lane.extent, min(lane.extent, arch.lanes)),
+        "lanes": (lane.extent, min(lane.extent, 1 if nest.maximum else arch.lanes)),
         "strides of lanes": ((lane.x, lane.w, lane.init), (0, 1, 1)),
         "accumulator bits": (nest.acc_bits, arch.acc_bits),
         "result bits": (nest.bits, nest.bits if nest.target == "scores" and nest.bits == arch.acc_bits else arch.data_bits),
@@ -98,6 +99,8 @@ def _lane(nest: Nest, arch: Arch) -> Loop:
     for what, (found, expected) in facts.items():
         if found != expected:
             raise ValueError(f"nest {nest.name!r} has {what} {found}, expected {expected}: lower the graph with Arch.tile")
+    if nest.maximum and arch.acc_bits < (wide := arch.data_bits + arch.weight_bits):
+        raise ValueError(f"nest {nest.name!r} compares products of {wide} bits, expected at most {arch.acc_bits}: raise Arch.acc_bits")
     if not 0 <= nest.shift <= 31:
         raise ValueError(f"nest {nest.name!r} shifts by {nest.shift}, expected 0 to 31: quantize the graph again")
     return replace(lane, y=_in_words({"y": lane.y}, nest, arch)["y"])

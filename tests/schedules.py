@@ -92,7 +92,8 @@ def _nest(arch: Arch, random: np.random.Generator, written: _Written, final: boo
     outer = [Loop(f"o{k}", int(random.integers(1, 5))) for k in range(random.integers(0, 4))]
     # A reduction moves neither init nor y, whatever its loops say.
     reduce = [Loop(f"r{k}", int(random.integers(1, 5)), init=7, y=5) for k in range(random.integers(0, 4))]
-    lane = Loop("lane", int(random.integers(1, arch.lanes + 1)), w=1, init=1)
+    maximum = not random.integers(4)
+    lane = Loop("lane", 1 if maximum else int(random.integers(1, arch.lanes + 1)), w=1, init=1)
     rows, lanes = arch.rows, arch.lanes
 
     # x: random steps as long as the walk stays within what is written.
@@ -130,6 +131,7 @@ def _nest(arch: Arch, random: np.random.Generator, written: _Written, final: boo
         relu=bool(random.integers(2)),
         bits=arch.acc_bits if final and random.integers(4) else arch.data_bits,
         acc_bits=arch.acc_bits,
+        maximum=maximum,
         target="scores" if final else "data",
         name="scores" if final else f"step{len(written.data)}",
     )

@@ -35,9 +35,9 @@ def test_instructions_walk_as_their_nest_does(case: tuple[Arch, Schedule, np.nda
 def test_the_fields_of_an_instruction() -> None:
     (word,) = instructions(NEST, ARCH)
     instruction = ARCH.instruction.from_bits(word)
-    found = {name: instruction[name] for name in ("x", "w", "init", "y", "reduce", "lanes", "lane_y", "shift", "relu", "saturate", "final")}
-    flags = {"shift": 3, "relu": 1, "saturate": 1, "final": 0}
-    assert found == {"x": 0, "w": 0, "init": 0, "y": 0, "reduce": 1, "lanes": 2, "lane_y": 1, **flags}
+    expected = {"x": 0, "w": 0, "init": 0, "y": 0, "reduce": 1, "lanes": 2, "lane_y": 1}
+    expected |= {"shift": 3, "relu": 1, "saturate": 1, "maximum": 0, "final": 0}
+    assert {name: instruction[name] for name in expected} == expected
     back = 1 << ARCH.address_bits
     levels = [{name: loop[name] for name in ("steps", *STREAMS)} for loop in instruction.loops]
     # j steps to the next element; b takes back the three steps of j; a takes back those of j and the two of b.
@@ -96,6 +96,7 @@ def test_a_machine_that_a_schedule_was_not_made_for_is_refused(fields: dict, mes
         ({"lane": (IMAGES, LANE, LANE)}, "more lane loops"),
         ({"lane": (LANE,)}, "strides of images"),
         ({"bits": 32}, "result bits 32, expected 8"),
+        ({"maximum": True}, "nest 'first' has lanes 2, expected 1"),
         ({"shift": 32}, "shifts by 32, expected 0 to 31"),
         ({"shift": -1}, "shifts by -1, expected 0 to 31"),
         ({"x": 1}, "moves x by 1, not by words of 2"),
@@ -109,6 +110,13 @@ def test_a_machine_that_a_schedule_was_not_made_for_is_refused(fields: dict, mes
 def test_a_nest_that_the_machine_cannot_run_is_refused(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         assemble(_schedule(replace(NEST, **fields)), ARCH)
+
+
+def test_products_too_wide_to_compare_are_refused() -> None:
+    arch = replace(ARCH, acc_bits=15)
+    nest = replace(NEST, maximum=True, lane=(IMAGES,), acc_bits=15)
+    with pytest.raises(ValueError, match="nest 'first' compares products of 16 bits, expected at most 15: raise Arch.acc_bits"):
+        instructions(nest, arch)
 
 
 def test_a_tensor_that_does_not_lie_with_its_images_in_a_word_is_refused() -> None:

@@ -115,6 +115,7 @@ class Datapath(wiring.Component):
             mac.i.payload.w.eq(read_w.data),
             mac.i.payload.init.eq(read_init.data),
             mac.lanes.eq(instruction.lanes),
+            mac.maximum.eq(instruction.maximum),
         ]
         m.d.sync += [
             mac.i.valid.eq(walker.o.valid & walker.o.ready),
