@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from bayestt.algebra.fixed import requantize, wrap
 from hw.arch import STREAMS, Arch
-from hw.program import Program, check_images
+from hw.program import Program, Segment, check_images
 
 IMAGES = 128
 """Images at once: enough to keep numpy busy, few enough for a cache."""
@@ -42,22 +42,36 @@ def walk(instruction: data.Const, arch: Arch) -> dict[str, np.ndarray]:
 def _run(program: Program, x: np.ndarray) -> np.ndarray:
     """One pass over the code for all images; memories are (words, images), of float64, which holds their integers and multiplies fast."""
     arch = program.arch
-    elements = np.zeros((arch.data_depth, len(x)))
+    memories = {"data": np.zeros((arch.data_depth, len(x))), "external": np.zeros((arch.external_depth, len(x)))}
     scores = np.zeros((arch.score_depth, len(x)), np.int64)
-    elements[program.image] = x.T
-    for instruction in program.instructions:
-        lanes = np.arange(instruction.lanes)
-        bits = arch.data_bits if instruction.saturate else arch.acc_bits
-        at = walk(instruction, arch)
-        y_at = (at["y"][:, :1] + lanes * instruction.lane_y) % (1 << arch.address_bits)
-        tiles, steps = at["x"].shape
-        at_once = max(1, BLOCK // (steps * len(x)))
-        for some in (slice(first, first + at_once) for first in range(0, tiles, at_once)):
-            products = elements[at["x"][some]], program.weights[at["w"][some], : instruction.lanes]
-            init = program.inits[at["init"][some, 0], : instruction.lanes]
-            acc = wrap(_reduced(*products, init, bool(instruction.maximum), arch), arch.acc_bits)
-            (scores if instruction.final else elements)[y_at[some]] = requantize(acc, instruction.shift, bits, bool(instruction.relu))
+    elements, external = memories["data"], memories["external"]
+    memories[program.source][program.image] = x.T
+    for segment in program.segments:
+        for instruction in map(arch.instruction.from_bits, segment.code):
+            at = walk(instruction, arch)
+            if instruction.load:
+                elements[at["y"]] = external[at["x"]]
+            elif instruction.store:
+                external[at["y"]] = elements[at["x"]]
+            else:
+                _compute(instruction, segment, arch, at, elements, scores if instruction.final else elements)
     return scores[program.score].T
+
+
+def _compute(
+    instruction: data.Const, segment: Segment, arch: Arch, at: dict[str, np.ndarray], elements: np.ndarray, target: np.ndarray
+) -> None:
+    """Run an instruction that multiplies: from the elements at its addresses to results in the target."""
+    lanes = np.arange(instruction.lanes)
+    bits = arch.data_bits if instruction.saturate else arch.acc_bits
+    y_at = (at["y"][:, :1] + lanes * instruction.lane_y) % (1 << arch.address_bits)
+    tiles, steps = at["x"].shape
+    at_once = max(1, BLOCK // (steps * elements.shape[1]))
+    for some in (slice(first, first + at_once) for first in range(0, tiles, at_once)):
+        x, w = elements[at["x"][some]], segment.weights[at["w"][some], : instruction.lanes]
+        init = segment.inits[at["init"][some, 0], : instruction.lanes]
+        acc = wrap(_reduced(x, w, init, bool(instruction.maximum), arch), arch.acc_bits)
+        target[y_at[some]] = requantize(acc, instruction.shift, bits, bool(instruction.relu))
 
 
 def _reduced(x: np.ndarray, w: np.ndarray, init: np.ndarray, maximum: bool, arch: Arch) -> np.ndarray:

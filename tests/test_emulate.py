@@ -46,7 +46,7 @@ def test_more_images_than_one_pass_takes() -> None:
 
 @pytest.mark.parametrize("bits", [8, 32])
 def test_more_work_than_one_block_and_wider_sums_than_a_float(bits: int) -> None:
-    arch = Arch(rows=1, lanes=1, data_bits=bits, weight_bits=bits)
+    arch = Arch(rows=1, lanes=1, data_bits=bits, weight_bits=bits, weight_depth=1 << 15)
     random, features, scores = np.random.default_rng(bits), 300, 64
     x, w = (random.integers(-(1 << (bits - 1)), 1 << (bits - 1), shape) for shape in ((IMAGES, features), (features, scores)))
     assert x.shape[0] * w.size > BLOCK
