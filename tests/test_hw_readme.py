@@ -64,7 +64,7 @@ def test_the_stream_table_has_every_stream() -> None:
 
 
 def test_the_file_table_has_every_file() -> None:
-    found = {path.name for path in ROOM.iterdir() if path.suffix == ".py" and path.name != "__init__.py"} | {"gateware/"}
+    found = {path.name for path in ROOM.iterdir() if path.suffix in (".py", ".cpp") and path.name != "__init__.py"} | {"gateware/"}
     assert {name.strip("`") for name, _ in table("## Files")} == found
 
 

@@ -65,6 +65,11 @@ def test_a_short_simulation_is_silent_and_images_that_do_not_fit_are_refused(cap
         simulate(_sum_of_two(), np.array([[-129, 0]]))
 
 
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no engine 'vvp', expected one of amaranth, verilator: choose"):
+        simulate(_sum_of_two(), np.array([[1, 2]]), engine="vvp")
+
+
 def _sum_of_two() -> Program:
     """The program that adds an image's two features."""
     nest = Nest((), (Loop("j", 2, x=2),), (Loop("n", 2, x=1, y=1),), 0, 0, 0, 0, bits=32, target="scores")
