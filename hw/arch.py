@@ -29,6 +29,7 @@ class Arch:
 
     A data word is `rows` elements (the same element of every image), a weight word `lanes` weights, an init word `lanes` accumulators,
     a score word `rows` accumulators, a code word one instruction; depths are in words. `loops` is how deep an instruction's nest may be.
+    The external memory, of data words, is not on the chip: `external_depth` is how far the machine's addresses reach in it, 0 for none.
     """
 
     rows: int = 16
@@ -43,6 +44,7 @@ class Arch:
     init_depth: int = 1024
     score_depth: int = 256
     code_depth: int = 128
+    external_depth: int = 0
 
     def __post_init__(self) -> None:
         for field in ("rows", "lanes", "loops", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"):
@@ -53,6 +55,7 @@ class Arch:
             ("weight_bits", 2, MAX_BITS),
             ("acc_bits", self.data_bits, MAX_BITS),
             ("extent_bits", 1, 24),
+            ("external_depth", 0, 1 << 24),
             ("address_bits", 1, 24),
         ):
             if not low <= getattr(self, field) <= high:
@@ -68,7 +71,15 @@ class Arch:
     @property
     def address_bits(self) -> int:
         """Width of every address: enough for the deepest memory."""
-        return bits_for(max(self.data_depth, self.weight_depth, self.init_depth, self.score_depth, self.code_depth) - 1)
+        on_chip = (self.data_depth, self.weight_depth, self.init_depth, self.score_depth, self.code_depth)
+        return bits_for(max(*on_chip, self.external_depth) - 1)
+
+    @property
+    def memory_bits(self) -> int:
+        """All memory on the chip, in bits."""
+        depths = {Target.CODE: self.code_depth, Target.WEIGHTS: self.weight_depth, Target.INITS: self.init_depth}
+        loaded = sum(depth * Shape.cast(self.words[target]).width for target, depth in depths.items())
+        return loaded + self.rows * (self.data_depth * self.data_bits + self.score_depth * self.acc_bits)
 
     @property
     def instruction(self) -> data.StructLayout:
@@ -85,15 +96,18 @@ class Arch:
                 "shift": 5,
                 "relu": 1,
                 "saturate": 1,
+                "maximum": 1,
                 "final": 1,
+                "load": 1,
+                "store": 1,
             }
         )
 
     @property
     def setup(self) -> data.StructLayout:
-        """Where a batch comes in, where its scores lie, and where the program ends: first and last word addresses."""
-        fields = ("image_first", "image_last", "score_first", "score_last", "code_last")
-        return data.StructLayout({field: self.address_bits for field in fields})
+        """What a segment does: does a batch come in before it and go out after it, from where to where, and where does its code end."""
+        addresses = ("image_first", "image_last", "score_first", "score_last", "code_last")
+        return data.StructLayout({"takes_image": 1, "gives_scores": 1, **{field: self.address_bits for field in addresses}})
 
     @property
     def words(self) -> dict[Target, data.Layout]:

@@ -1,35 +1,39 @@
 """From the nests of a schedule to the instruction words of our machine."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from math import prod
 
 import numpy as np
 
 from bayestt.ir.nest import Loop, Nest
 from bayestt.ir.schedule import Schedule
 from hw.arch import STREAMS, Arch
-from hw.program import Program, check_fits
+from hw.program import Program, Segment, check_fits
+
+Spans = dict[str, tuple[tuple[int, int], ...]]
+"""Which constants are needed: first word, and the one after the last, of every piece of the weights and of the inits, in order."""
 
 
 def assemble(schedule: Schedule, arch: Arch) -> Program:
-    """The program of a schedule that was lowered for `arch.tile`; one for another machine, or too large for this one, is refused."""
+    """The program of a schedule that was lowered for `arch.tile`, in as many segments as its code and constants need.
+
+    A schedule for another machine is refused, and one that does not fit: in its data, or in the code or the constants of a single nest.
+    """
     if schedule.images != arch.rows:
         raise ValueError(f"the schedule runs {schedule.images} images at once, expected {arch.rows}: lower the graph with Arch.tile")
     for name, constants in (("weights", schedule.weights), ("inits", schedule.inits)):
         if len(constants) % arch.lanes:
             raise ValueError(f"{len(constants)} {name} do not fill words of {arch.lanes}: lower the graph with Arch.tile")
-    check_fits("data", -(-schedule.data_size // arch.rows), arch.data_depth, "data_depth")
-    check_fits("score", -(-schedule.score_size // arch.rows), arch.score_depth, "score_depth")
-    code = tuple(word for nest in schedule.nests for word in instructions(nest, arch))
-    for nest in schedule.nests:
-        _check_reach(nest, schedule)
+    for memory, size in (("data", schedule.data_size), ("score", schedule.score_size), ("external", schedule.external_size)):
+        check_fits("the program", memory, -(-size // arch.rows), arch)
     return Program(
         arch,
-        code,
-        schedule.weights.reshape(-1, arch.lanes),
-        schedule.inits.reshape(-1, arch.lanes),
+        tuple(_segments(schedule, arch)),
         _places(schedule, schedule.input, arch),
         _places(schedule, schedule.output, arch),
+        schedule.layout[schedule.input].memory,
     )
 
 
@@ -57,7 +61,10 @@ def instructions(nest: Nest, arch: Arch) -> tuple[int, ...]:
         "shift": nest.shift,
         "relu": nest.relu,
         "saturate": nest.bits < arch.acc_bits,
+        "maximum": nest.maximum,
         "final": nest.target == "scores",
+        "load": nest.source == "external",
+        "store": nest.target == "external",
     }
     words = []
     for index in product(*(range(loop.extent) for loop in unrolled)):
@@ -66,21 +73,109 @@ def instructions(nest: Nest, arch: Arch) -> tuple[int, ...]:
     return tuple(words)
 
 
-def _check_reach(nest: Nest, schedule: Schedule) -> None:
-    """Refuse a nest that leaves its memories."""
-    sizes = {
-        "x": schedule.data_size,
-        "w": len(schedule.weights),
-        "init": len(schedule.inits),
-        "y": schedule.score_size if nest.target == "scores" else schedule.data_size,
-    }
+def _segments(schedule: Schedule, arch: Arch) -> Iterator[Segment]:
+    """The nests in order, as many in a segment as its memories hold."""
+    pieces: list[tuple[tuple[int, ...], Spans]] = []
+    needed: Spans = {"w": (), "init": ()}
+    for nest in schedule.nests:
+        words, own = _located(nest, arch)
+        _check_legal(nest, schedule)
+        for memory, room in _room(words, own, arch).items():
+            check_fits(f"nest {nest.name!r}", memory, room, arch)
+        grown = {stream: _joined(needed[stream] + own[stream]) for stream in needed}
+        code = [word for piece, _ in pieces for word in piece]
+        if any(room > getattr(arch, f"{memory}_depth") for memory, room in _room((*code, *words), grown, arch).items()):
+            yield _segment(pieces, needed, schedule, arch)
+            pieces, grown = [], own
+        pieces.append((words, own))
+        needed = grown
+    yield _segment(pieces, needed, schedule, arch)
+
+
+def _located(nest: Nest, arch: Arch) -> tuple[tuple[int, ...], Spans]:
+    """A nest's instruction words with the first weight and init that it needs at address 0, and the span of each: none for a copy."""
+    if "external" in (nest.source, nest.target):
+        return instructions(replace(nest, w=0, init=0), arch), {"w": (), "init": ()}
+    starts, spans = {}, {}
+    for stream in ("w", "init"):
+        low, high = (end // arch.lanes for end in _reach(nest, stream))
+        starts[stream] = getattr(nest, stream) - low * arch.lanes
+        spans[stream] = ((low, high + 1),)
+    return instructions(replace(nest, **starts), arch), spans
+
+
+def _room(code: tuple[int, ...], spans: Spans, arch: Arch) -> dict[str, int]:
+    """How many words of each memory a segment takes."""
+    weights, inits = (sum(stop - start for start, stop in spans[stream]) for stream in ("w", "init"))
+    return {"code": len(code), "weight": weights, "init": inits}
+
+
+def _joined(spans: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """The same words in spans in order that do not touch."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(stop, joined[-1][1])
+        else:
+            joined.append((start, stop))
+    return tuple(joined)
+
+
+def _segment(pieces: list[tuple[tuple[int, ...], Spans]], needed: Spans, schedule: Schedule, arch: Arch) -> Segment:
+    """Instruction words and the constants they need, those one behind the other, with each word told where its own begin."""
+    code = []
+    for words, own in pieces:
+        moved = sum(_place(own[stream], needed[stream]) << arch.instruction[stream].offset for stream in own)
+        code += [word + moved for word in words]
+    weights, inits = (
+        np.concatenate([constants.reshape(-1, arch.lanes)[start:stop] for start, stop in ((0, 0), *needed[stream])])
+        for stream, constants in (("w", schedule.weights), ("init", schedule.inits))
+    )
+    return Segment(tuple(code), weights, inits)
+
+
+def _place(own: tuple[tuple[int, int], ...], needed: tuple[tuple[int, int], ...]) -> int:
+    """Where a nest's constants begin among all that a segment needs."""
+    ((first, _),) = own or ((0, 0),)
+    return sum(min(stop, first) - start for start, stop in needed if start < first)
+
+
+def _check_legal(nest: Nest, schedule: Schedule) -> None:
+    """Refuse a nest that leaves its memories, or does more than copy where one of them is external."""
+    sizes = {"data": schedule.data_size, "scores": schedule.score_size, "external": schedule.external_size}
+    sizes = {"x": sizes[nest.source], "w": len(schedule.weights), "init": len(schedule.inits), "y": sizes[nest.target]}
     for stream, size in sizes.items():
-        loops = nest.outer + nest.lane + (nest.reduce if stream in "xw" else ())
-        ends = [(loop.extent - 1) * getattr(loop, stream) for loop in loops]
-        low = getattr(nest, stream) + sum(min(end, 0) for end in ends)
-        high = getattr(nest, stream) + sum(max(end, 0) for end in ends)
+        low, high = _reach(nest, stream)
         if low < 0 or high >= size:
             raise ValueError(f"nest {nest.name!r} moves {stream} from {low} to {high}, expected 0 to {size - 1}: its schedule is not legal")
+    if "external" in (nest.source, nest.target):
+        weights, inits = (
+            constants[slice(low, high + 1)]
+            for constants, (low, high) in ((schedule.weights, _reach(nest, "w")), (schedule.inits, _reach(nest, "init")))
+        )
+        facts = {
+            "source": (nest.source, "data" if nest.target == "external" else "external"),
+            "target": (nest.target, "data" if nest.source == "external" else "external"),
+            "reduce loops": (len(nest.reduce), 0),
+            "lanes": (prod(loop.extent for loop in nest.lane), schedule.images),
+            "weights": (weights.tolist(), [1]),
+            "inits": (inits.tolist(), [0]),
+            "shift": (nest.shift, 0),
+            "relu": (nest.relu, False),
+            "maximum": (nest.maximum, False),
+        }
+        for what, (found, expected) in facts.items():
+            if found != expected:
+                raise ValueError(
+                    f"nest {nest.name!r} has {what} {found}, expected {expected}: what moves from or to external memory is copied only"
+                )
+
+
+def _reach(nest: Nest, stream: str) -> tuple[int, int]:
+    """The lowest and the highest element of a stream that a nest touches."""
+    loops = nest.outer + nest.lane + (nest.reduce if stream in "xw" else ())
+    ends = [(loop.extent - 1) * getattr(loop, stream) for loop in loops]
+    return getattr(nest, stream) + sum(min(end, 0) for end in ends), getattr(nest, stream) + sum(max(end, 0) for end in ends)
 
 
 def _lane(nest: Nest, arch: Arch) -> Loop:
@@ -90,7 +185,7 @@ def _lane(nest: Nest, arch: Arch) -> Loop:
         "images": (images.extent, arch.rows),
         "more lane loops": (len(nest.lane) > 2, False),
         "strides of images": ((images.x, images.w, images.init, images.y), (1, 0, 0, 1)),
-        "lanes": (lane.extent, min(lane.extent, arch.lanes)),
+        "lanes": (lane.extent, min(lane.extent, 1 if nest.maximum else arch.lanes)),
         "strides of lanes": ((lane.x, lane.w, lane.init), (0, 1, 1)),
         "accumulator bits": (nest.acc_bits, arch.acc_bits),
         "result bits": (nest.bits, nest.bits if nest.target == "scores" and nest.bits == arch.acc_bits else arch.data_bits),
@@ -98,6 +193,8 @@ def _lane(nest: Nest, arch: Arch) -> Loop:
     for what, (found, expected) in facts.items():
         if found != expected:
             raise ValueError(f"nest {nest.name!r} has {what} {found}, expected {expected}: lower the graph with Arch.tile")
+    if nest.maximum and arch.acc_bits < (wide := arch.data_bits + arch.weight_bits):
+        raise ValueError(f"nest {nest.name!r} compares products of {wide} bits, expected at most {arch.acc_bits}: raise Arch.acc_bits")
     if not 0 <= nest.shift <= 31:
         raise ValueError(f"nest {nest.name!r} shifts by {nest.shift}, expected 0 to 31: quantize the graph again")
     return replace(lane, y=_in_words({"y": lane.y}, nest, arch)["y"])

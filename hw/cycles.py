@@ -3,19 +3,23 @@
 from amaranth.lib import data
 
 from hw.gateware.datapath import LATENCY
+from hw.gateware.external import External
 from hw.program import Program
 
 
 def cycles(program: Program, batches: int = 1) -> int:
-    """Cycles from the first element of the first batch to the last score of the last, when neither stream ever waits.
+    """Cycles of so many batches, from the first element or program word to the last score, when no stream ever waits.
 
-    The next batch comes in while the scores of the one before go out, and runs when both are done.
+    A resident program is there already; the next batch comes in while the scores of the one before go out, and runs when both are done.
+    Every other program comes in again for each batch, segment by segment. External memory answers after `External.latency` cycles.
     """
-    setup = program.setup
-    fill = setup.image_last - setup.image_first + 1
-    send = setup.score_last - setup.score_first + 1
+    fill = 0 if program.source == "external" else int(program.image.max() - program.image.min()) + 1
+    send = int(program.score.max() - program.score.min()) + 1
     run = sum(map(instruction_cycles, program.instructions))
-    return fill + run + (batches - 1) * (max(fill, send) + run) + send + 1
+    if program.resident:
+        return fill + run + (batches - 1) * (max(fill, send) + run) + send + 1
+    load = sum(len(words) + 1 for words in program.loads)
+    return batches * (load + fill + run + send + 1)
 
 
 def instruction_cycles(instruction: data.Const) -> int:
@@ -26,4 +30,6 @@ def instruction_cycles(instruction: data.Const) -> int:
             reduction *= loop.steps + 1
         else:
             tiles *= loop.steps + 1
+    if instruction.load or instruction.store:
+        return 2 + tiles + 1 + instruction.load * External.latency
     return 2 + reduction + (tiles - 1) * max(reduction, instruction.lanes) + instruction.lanes + LATENCY

@@ -6,10 +6,12 @@ from tqdm import tqdm
 
 from bayestt.algebra.fixed import requantize, wrap
 from hw.arch import STREAMS, Arch
-from hw.program import Program, check_images
+from hw.program import Program, Segment, check_images
 
 IMAGES = 128
 """Images at once: enough to keep numpy busy, few enough for a cache."""
+BLOCK = 2**20
+"""Elements read at once, for the same two reasons."""
 
 
 def emulate(program: Program, x: np.ndarray) -> np.ndarray:
@@ -38,19 +40,45 @@ def walk(instruction: data.Const, arch: Arch) -> dict[str, np.ndarray]:
 
 
 def _run(program: Program, x: np.ndarray) -> np.ndarray:
-    """One pass over the code for all images; memories are (words, images)."""
+    """One pass over the code for all images; memories are (words, images), of float64, which holds their integers and multiplies fast."""
     arch = program.arch
-    elements = np.zeros((arch.data_depth, len(x)), np.int64)
+    memories = {"data": np.zeros((arch.data_depth, len(x))), "external": np.zeros((arch.external_depth, len(x)))}
     scores = np.zeros((arch.score_depth, len(x)), np.int64)
-    elements[program.image] = x.T
-    for instruction in program.instructions:
-        lanes = np.arange(instruction.lanes)
-        at = walk(instruction, arch)
-        acc = program.inits[at["init"][:, :1], lanes][:, :, None]
-        for x_at, w_at in zip(at["x"].T, at["w"].T, strict=True):
-            acc = acc + elements[x_at, None] * program.weights[w_at[:, None], lanes][:, :, None]
-        bits = arch.data_bits if instruction.saturate else arch.acc_bits
-        results = requantize(wrap(acc, arch.acc_bits), instruction.shift, bits, bool(instruction.relu))
-        y_at = (at["y"][:, :1] + lanes * instruction.lane_y) % (1 << arch.address_bits)
-        (scores if instruction.final else elements)[y_at] = results
+    elements, external = memories["data"], memories["external"]
+    memories[program.source][program.image] = x.T
+    for segment in program.segments:
+        for instruction in map(arch.instruction.from_bits, segment.code):
+            at = walk(instruction, arch)
+            if instruction.load:
+                elements[at["y"]] = external[at["x"]]
+            elif instruction.store:
+                external[at["y"]] = elements[at["x"]]
+            else:
+                _compute(instruction, segment, arch, at, elements, scores if instruction.final else elements)
     return scores[program.score].T
+
+
+def _compute(
+    instruction: data.Const, segment: Segment, arch: Arch, at: dict[str, np.ndarray], elements: np.ndarray, target: np.ndarray
+) -> None:
+    """Run an instruction that multiplies: from the elements at its addresses to results in the target."""
+    lanes = np.arange(instruction.lanes)
+    bits = arch.data_bits if instruction.saturate else arch.acc_bits
+    y_at = (at["y"][:, :1] + lanes * instruction.lane_y) % (1 << arch.address_bits)
+    tiles, steps = at["x"].shape
+    at_once = max(1, BLOCK // (steps * elements.shape[1]))
+    for some in (slice(first, first + at_once) for first in range(0, tiles, at_once)):
+        x, w = elements[at["x"][some]], segment.weights[at["w"][some], : instruction.lanes]
+        init = segment.inits[at["init"][some, 0], : instruction.lanes]
+        acc = wrap(_reduced(x, w, init, bool(instruction.maximum), arch), arch.acc_bits)
+        target[y_at[some]] = requantize(acc, instruction.shift, bits, bool(instruction.relu))
+
+
+def _reduced(x: np.ndarray, w: np.ndarray, init: np.ndarray, maximum: bool, arch: Arch) -> np.ndarray:
+    """From x (tiles, steps, images), w (tiles, steps, lanes), init (tiles, lanes) to sums or largest products (tiles, lanes, images)."""
+    if maximum:
+        return np.maximum((x * w).max(axis=1), init)[:, None].astype(np.int64)
+    # float64 sums exactly to 2**53; int64 drops what lies above its 64 bits, as every accumulator does.
+    exact = x.shape[1] << (arch.data_bits + arch.weight_bits - 2) <= 1 << 53
+    number = np.float64 if exact else np.int64
+    return init[:, :, None] + (w.swapaxes(1, 2).astype(number) @ x.astype(number, copy=False)).astype(np.int64)

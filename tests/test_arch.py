@@ -1,6 +1,10 @@
 """A machine's sizes: what it does at once, how wide its addresses are, and what no machine can be."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+import yaml
 
 from bayestt.ir.nest import Loop
 from hw.arch import Arch, Target
@@ -15,6 +19,19 @@ def test_the_tile_is_images_times_lanes() -> None:
 @pytest.mark.parametrize(("depth", "bits"), [(1, 1), (2, 1), (256, 8), (257, 9)])
 def test_addresses_reach_the_end_of_the_deepest_memory(depth: int, bits: int) -> None:
     assert Arch(data_depth=1, weight_depth=1, init_depth=1, score_depth=depth, code_depth=1).address_bits == bits
+
+
+def test_addresses_reach_the_end_of_the_external_memory() -> None:
+    assert Arch(data_depth=256, external_depth=1 << 20).address_bits == 20
+
+
+def test_memory_on_the_chip_by_hand() -> None:
+    depths = {"data_depth": 100, "weight_depth": 50, "init_depth": 30, "score_depth": 20, "code_depth": 10}
+    arch = Arch(rows=2, lanes=3, data_bits=6, weight_bits=5, acc_bits=20, **depths)
+    assert arch.memory_bits == 100 * 2 * 6 + 50 * 3 * 5 + 30 * 3 * 20 + 20 * 2 * 20 + 10 * arch.instruction.size
+    # External memory costs wider addresses, no more.
+    wide = replace(arch, external_depth=1000)
+    assert wide.memory_bits - arch.memory_bits == 10 * (wide.instruction.size - arch.instruction.size)
 
 
 def test_words_come_in_chunks_of_32_bits() -> None:
@@ -38,9 +55,16 @@ def test_a_machine_has_at_least_one_of_everything(field: str) -> None:
         ({"acc_bits": 7}, r"acc_bits is 7, expected 8 to 32"),
         ({"acc_bits": 33}, r"acc_bits is 33, expected 8 to 32"),
         ({"extent_bits": 0}, r"extent_bits is 0, expected 1 to 24"),
+        ({"external_depth": -1}, r"external_depth is -1, expected 0 to 16777216"),
         ({"data_depth": (1 << 24) + 1}, r"address_bits is 25, expected 1 to 24"),
     ],
 )
 def test_widths_out_of_range_are_refused(fields: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Arch(**fields)
+
+
+def test_the_machine_for_residual_nets_has_at_most_64_kb_on_the_chip() -> None:
+    fields = yaml.safe_load((Path(__file__).parent.parent / "conf" / "arch" / "rows4_lanes8.yaml").read_text())
+    del fields["_target_"]
+    assert Arch(**fields).memory_bits <= 64 * 1024 * 8

@@ -35,9 +35,9 @@ def test_instructions_walk_as_their_nest_does(case: tuple[Arch, Schedule, np.nda
 def test_the_fields_of_an_instruction() -> None:
     (word,) = instructions(NEST, ARCH)
     instruction = ARCH.instruction.from_bits(word)
-    found = {name: instruction[name] for name in ("x", "w", "init", "y", "reduce", "lanes", "lane_y", "shift", "relu", "saturate", "final")}
-    flags = {"shift": 3, "relu": 1, "saturate": 1, "final": 0}
-    assert found == {"x": 0, "w": 0, "init": 0, "y": 0, "reduce": 1, "lanes": 2, "lane_y": 1, **flags}
+    expected = {"x": 0, "w": 0, "init": 0, "y": 0, "reduce": 1, "lanes": 2, "lane_y": 1}
+    expected |= {"shift": 3, "relu": 1, "saturate": 1, "maximum": 0, "final": 0}
+    assert {name: instruction[name] for name in expected} == expected
     back = 1 << ARCH.address_bits
     levels = [{name: loop[name] for name in ("steps", *STREAMS)} for loop in instruction.loops]
     # j steps to the next element; b takes back the three steps of j; a takes back those of j and the two of b.
@@ -67,11 +67,9 @@ def test_loops_that_find_no_level_are_unrolled() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"data_depth": 41}, "42 words of data memory and the Arch has 41: raise Arch.data_depth to 42"),
-        ({"weight_depth": 3}, "4 words of weight memory and the Arch has 3: raise Arch.weight_depth to 4"),
-        ({"init_depth": 1}, "2 words of init memory and the Arch has 1: raise Arch.init_depth to 2"),
+        ({"data_depth": 41}, "the program needs 42 words of data memory and the Arch has 41: raise Arch.data_depth to 42"),
+        ({"weight_depth": 3}, "nest 'first' needs 4 words of weight memory and the Arch has 3: raise Arch.weight_depth to 4"),
         ({"score_depth": 17}, "18 words of score memory and the Arch has 17: raise Arch.score_depth to 18"),
-        ({"code_depth": 1}, "2 words of code memory and the Arch has 1: raise Arch.code_depth to 2"),
         ({"weight_bits": 4}, "weights go from -9 to -9, expected -8 to 7"),
         ({"acc_bits": 31}, "nest 'first' has accumulator bits 32, expected 31"),
         ({"data_bits": 7}, "nest 'first' has result bits 8, expected 7"),
@@ -96,6 +94,7 @@ def test_a_machine_that_a_schedule_was_not_made_for_is_refused(fields: dict, mes
         ({"lane": (IMAGES, LANE, LANE)}, "more lane loops"),
         ({"lane": (LANE,)}, "strides of images"),
         ({"bits": 32}, "result bits 32, expected 8"),
+        ({"maximum": True}, "nest 'first' has lanes 2, expected 1"),
         ({"shift": 32}, "shifts by 32, expected 0 to 31"),
         ({"shift": -1}, "shifts by -1, expected 0 to 31"),
         ({"x": 1}, "moves x by 1, not by words of 2"),
@@ -111,11 +110,113 @@ def test_a_nest_that_the_machine_cannot_run_is_refused(fields: dict, message: st
         assemble(_schedule(replace(NEST, **fields)), ARCH)
 
 
+def test_products_too_wide_to_compare_are_refused() -> None:
+    arch = replace(ARCH, acc_bits=15)
+    nest = replace(NEST, maximum=True, lane=(IMAGES,), acc_bits=15)
+    with pytest.raises(ValueError, match="nest 'first' compares products of 16 bits, expected at most 15: raise Arch.acc_bits"):
+        instructions(nest, arch)
+
+
+@pytest.mark.parametrize(
+    ("nest", "message"),
+    [
+        ({"outer": (Loop("a", 2, init=2), Loop("b", 3, y=4, w=0))}, "nest 'first' needs 2 words of init memory and the Arch has 1: raise"),
+        (
+            {"outer": tuple(Loop(f"o{k}", 2, x=[2, 10, 6, 22][k], y=4 * 2**k) for k in range(4))},
+            "nest 'first' needs 4 words of code memory and",
+        ),
+    ],
+)
+def test_a_nest_that_does_not_fit_alone_is_refused(nest: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        assemble(_schedule(replace(NEST, **nest)), replace(ARCH, init_depth=1, code_depth=2, data_depth=100))
+
+
+@pytest.mark.parametrize("field", ["weight_depth", "init_depth", "code_depth"])
+def test_segments_are_as_long_as_every_memory_allows(field: str) -> None:
+    """Four nests, each with two words of weights and one of inits; the third shares those of the second."""
+    nests = [_taking(weights, inits) for weights, inits in ((0, 0), (4, 2), (4, 2), (10, 6))]
+    program = assemble(_many(nests), replace(ARCH, **{field: {"weight_depth": 4, "init_depth": 2, "code_depth": 3}[field]}))
+    assert [len(segment.code) for segment in program.segments] == [3, 1]
+    first, second = program.segments
+    # Words 3 and 4 of the weights, and word 2 of the inits, belong to no nest.
+    assert first.weights.ravel().tolist() == list(range(8))
+    assert second.weights.ravel().tolist() == [10, 11, 12, 13]
+    assert (first.inits.ravel().tolist(), second.inits.ravel().tolist()) == ([0, 1, 2, 3], [6, 7])
+    starts = [[(c.w, c.init) for c in map(ARCH.instruction.from_bits, segment.code)] for segment in program.segments]
+    assert starts == [[(0, 0), (2, 1), (2, 1)], [(0, 0)]]
+
+
+def test_a_program_that_fits_is_one_segment() -> None:
+    program = assemble(_many([_taking(4, 2), _taking(0, 0)]), ARCH)
+    (segment,) = program.segments
+    assert segment.weights.ravel().tolist() == list(range(8))
+    assert [(c.w, c.init) for c in program.instructions] == [(2, 1), (0, 0)]
+
+
+def test_a_copy_needs_no_constants() -> None:
+    program = assemble(_copied(), replace(ARCH, external_depth=20))
+    (segment,) = program.segments
+    assert [(c.load, c.store, c.w, c.init, c.x, c.y) for c in program.instructions] == [(0, 1, 0, 0, 0, 2), (1, 0, 0, 0, 2, 30), (0,) * 6]
+    assert (len(segment.weights), program.source) == (4, "data")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shift": 1}, "nest 'copy' has shift 1, expected 0: what moves from or to external memory is copied only"),
+        ({"relu": True}, "has relu True"),
+        ({"maximum": True}, "has maximum True"),
+        ({"reduce": (Loop("j", 1),)}, "has reduce loops 1"),
+        ({"lane": (IMAGES, LANE)}, "has lanes 4, expected 2"),
+        ({"w": 0}, r"has weights \[-9\], expected \[1\]"),
+        ({"outer": (Loop("f", 4, x=2, y=2, w=2),), "w": 2}, r"has weights \[-9, .*\], expected \[1\]"),
+        ({"init": 2}, r"has inits \[5\], expected \[0\]"),
+        ({"source": "external"}, "has source 'external', expected 'data'|has source external, expected data"),
+        ({"source": "external", "target": "scores"}, "has target scores, expected data"),
+        ({"y": 34}, "moves y from 34 to 41, expected 0 to 39"),
+    ],
+)
+def test_a_nest_that_does_more_than_copy_to_external_memory_is_refused(fields: dict, message: str) -> None:
+    schedule = _copied()
+    nests = (replace(schedule.nests[0], **fields), *schedule.nests[1:])
+    with pytest.raises(ValueError, match=message):
+        assemble(replace(schedule, nests=nests), replace(ARCH, external_depth=20))
+
+
+def test_a_machine_without_external_memory_refuses_a_schedule_that_needs_some() -> None:
+    with pytest.raises(
+        ValueError, match="the program needs 20 words of external memory and the Arch has 0: raise Arch.external_depth to 20"
+    ):
+        assemble(_copied(), ARCH)
+
+
 def test_a_tensor_that_does_not_lie_with_its_images_in_a_word_is_refused() -> None:
     schedule = _schedule()
     other = replace(schedule, layout={**schedule.layout, "x": Layout(0, ("n", "f"), (2, 3), (3, 1))})
     with pytest.raises(ValueError, match="tensor 'x' does not lie with 2 images in a word"):
         assemble(other, ARCH)
+
+
+def _taking(w: int, init: int) -> Nest:
+    """A nest that reads four weights and two inits."""
+    return replace(NEST, outer=(), reduce=(Loop("j", 2, x=2, w=2),), w=w, init=init, bits=32, target="scores")
+
+
+def _many(nests: list[Nest]) -> Schedule:
+    """A schedule of nests, its constants numbered."""
+    return replace(_schedule(), nests=tuple(nests), weights=np.arange(14), inits=np.arange(8))
+
+
+def _copied() -> Schedule:
+    """A schedule with a nest that copies to external memory, one that copies back, and one that computes."""
+    images, walk = (IMAGES,), (Loop("f", 4, x=2, y=2),)
+    out = Nest(walk, (), images, 0, 8, 0, 4, target="external", name="copy")
+    back = replace(out, x=4, y=60, source="external", target="data")
+    schedule = _schedule()
+    nests = (out, back, schedule.nests[1])
+    weights, inits = np.append(schedule.weights, [1, 0]), np.array([0, 0, 5, 0])
+    return replace(schedule, nests=nests, weights=weights, inits=inits, external_size=40)
 
 
 def _schedule(nest: Nest = NEST) -> Schedule:

@@ -1,5 +1,7 @@
 """The datapath at its ports: streams that keep their promises, programs one after another, a count of its cycles."""
 
+from dataclasses import replace
+
 import numpy as np
 from amaranth.sim import Simulator, SimulatorContext
 
@@ -62,8 +64,7 @@ def test_a_reduction_shorter_than_the_lanes_waits_for_the_drain() -> None:
     lane = Loop("n", 1, x=1, y=1), Loop("lane", 4, w=1, init=1, y=1)
     nest = Nest((Loop("i", tiles, y=4),), (), lane, 0, 0, 0, 0, bits=32, target="scores")
     layout = {"x": Layout(0, ("n", "j"), (1, 1), (1, 1)), "y": Layout(0, ("n", "i"), (1, 40), (1, 1))}
-    schedule = Schedule((nest,), layout, 1, "x", "y", np.arange(4), np.zeros(4, np.int64), 1, 40)
-    program = assemble(schedule, arch)
+    program = assemble(Schedule((nest,), layout, 1, "x", "y", np.arange(4), np.zeros(4, np.int64), 1, 40), arch)
     assert instruction_cycles(program.instructions[0]) == 2 + 1 + (tiles - 1) * 4 + 4 + 7
     simulation = simulate(program, np.array([[3]]))
     assert simulation.y.tolist() == [[0, 3, 6, 9] * tiles]
@@ -114,8 +115,13 @@ def test_a_machine_takes_images_only_with_a_program_and_programs_one_after_anoth
         context.set(machine.image.valid, 0)
         for program in programs:
             before = context.get(machine.cycles)
-            await put(context, machine.load, program.encode().tolist())
-            assert context.get(machine.cycles) == before
+            words = program.encode().tolist()
+            await put(context, machine.load, words)
+            await context.tick()
+            # One more for the setup, and one for the last note.
+            assert context.get(machine.cycles) == before + len(words) + 2
+            assert not context.get(machine.busy)
+            before = context.get(machine.cycles)
             await put(context, machine.image, x.T.tolist())
             assert context.get(machine.busy)
             taken = [list(payload) for payload in await take(context, machine.score, SCORES)]
@@ -131,11 +137,61 @@ def test_half_a_program_is_no_program() -> None:
 
     async def bench(context: SimulatorContext) -> None:
         await put(context, machine.load, old.encode().tolist())
+        await context.tick()
         assert context.get(machine.image.ready)
         await put(context, machine.load, new.encode().tolist()[:-5])
         assert not context.get(machine.image.ready)
 
     _run(machine, bench)
+
+
+def test_a_program_that_waits_while_the_machine_runs_comes_before_the_next_batch() -> None:
+    old, new = two_layers(6), two_layers(7)
+    x = np.random.default_rng(3).integers(-128, 128, (4, FEATURES))
+    machine = Datapath(ARCH)
+    seen = []
+
+    async def loads(context: SimulatorContext) -> None:
+        await put(context, machine.load, old.encode().tolist())
+        await context.tick().until(machine.image.valid & machine.image.ready)
+        await put(context, machine.load, new.encode().tolist()[:1])
+        assert len(seen) == SCORES
+        await put(context, machine.load, new.encode().tolist()[1:])
+
+    async def images(context: SimulatorContext) -> None:
+        await put(context, machine.image, x[:2].T.tolist())
+        await put(context, machine.image, x[2:].T.tolist())
+
+    async def scores(context: SimulatorContext) -> None:
+        for _ in range(2 * SCORES):
+            seen.extend(list(payload) for payload in await take(context, machine.score, 1))
+
+    _run(machine, loads, images, scores)
+    taken = np.reshape(seen, (2, SCORES, 2)).transpose(0, 2, 1)
+    assert taken.tolist() == [emulate(old, x[:2]).tolist(), emulate(new, x[2:]).tolist()]
+
+
+def test_cycles_of_segments_and_of_copies_by_hand() -> None:
+    """An image comes in, goes out to external memory, and back; the code memory holds one instruction at a time."""
+    arch = replace(ARCH, code_depth=1, external_depth=64)
+    images, ones, zeros = (Loop("n", 2, x=1, y=1),), np.ones(2, np.int64), np.zeros(2, np.int64)
+    walk = (Loop("f", FEATURES, x=2, y=2),)
+    out = Nest(walk, (), images, 0, 0, 0, 20, target="external")
+    back = Nest(walk, (), images, 20, 0, 0, 30, source="external")
+    last = Nest(walk, (), images, 30, 0, 0, 0, bits=32, target="scores")
+    layout = Layout(0, ("n", "f"), (2, FEATURES), (1, 2))
+    sizes = (30 + 2 * FEATURES, 2 * FEATURES, 20 + 2 * FEATURES)
+    schedule = Schedule((out, back, last), {"x": layout, "y": layout}, 2, "x", "y", ones, zeros, *sizes)
+    program = assemble(schedule, arch)
+    # fetch and start, one cycle a word, and until the last is there
+    assert [instruction_cycles(instruction) for instruction in program.instructions[:2]] == [2 + FEATURES + 1, 2 + FEATURES + 1 + 16]
+    assert [len(segment.code) for segment in program.segments] == [1, 1, 1]
+    assert [len(segment.weights) for segment in program.segments] == [0, 0, 1]
+    one_batch = sum(map(len, program.loads)) + 3 + FEATURES + sum(map(instruction_cycles, program.instructions)) + FEATURES + 1
+    x = np.arange(3 * FEATURES).reshape(3, FEATURES)
+    simulation = simulate(program, x)
+    assert simulation.y.tolist() == x.tolist()
+    assert simulation.cycles == (one_batch, one_batch)
 
 
 def _run(machine: Datapath, *benches) -> None:

@@ -16,7 +16,7 @@ from bayestt.ir.quantize import quantize
 from bayestt.ir.schedule import Layout, Schedule, execute
 from hw.arch import Arch
 from hw.assemble import assemble
-from hw.emulate import IMAGES, emulate
+from hw.emulate import BLOCK, IMAGES, emulate
 
 
 @settings(max_examples=150, deadline=None)
@@ -42,6 +42,20 @@ def test_more_images_than_one_pass_takes() -> None:
     schedule = _identity(arch, features=3)
     x = np.random.default_rng(0).integers(-128, 128, (2 * IMAGES + 1, 3))
     assert (emulate(assemble(schedule, arch), x) == x).all()
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+def test_more_work_than_one_block_and_wider_sums_than_a_float(bits: int) -> None:
+    arch = Arch(rows=1, lanes=1, data_bits=bits, weight_bits=bits, weight_depth=1 << 15)
+    random, features, scores = np.random.default_rng(bits), 300, 64
+    x, w = (random.integers(-(1 << (bits - 1)), 1 << (bits - 1), shape) for shape in ((IMAGES, features), (features, scores)))
+    assert x.shape[0] * w.size > BLOCK
+    outer, reduce = (Loop("s", scores, w=1, y=1),), (Loop("f", features, x=1, w=scores),)
+    nest = Nest(outer, reduce, (Loop("n", 1, x=1, y=1),), 0, 0, 0, 0, bits=32, target="scores")
+    layout = {"x": Layout(0, ("n", "f"), (1, features), (1, 1)), "y": Layout(0, ("n", "s"), (1, scores), (1, 1))}
+    schedule = Schedule((nest,), layout, 1, "x", "y", w.ravel(), np.zeros(1, np.int64), features, scores)
+    # Python's integers have no width at all.
+    assert (emulate(assemble(schedule, arch), x) == (x.astype(object) @ w.astype(object) + 2**31) % 2**32 - 2**31).all()
 
 
 def test_no_images_give_no_scores() -> None:

@@ -1,18 +1,21 @@
 """hw/README.md against the code: fields, widths, depths, sections, files and formulas are what they say."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from amaranth.lib import data
+from amaranth.sim import Simulator
 
 import hw.gateware.datapath
 from bayestt.algebra.fixed import Fixed
 from bayestt.ir.graph import Graph, Op, verify
 from hw.arch import Arch, Target
 from hw.cycles import cycles, instruction_cycles
-from hw.program import Program
+from hw.gateware.datapath import Datapath
+from hw.program import Program, Segment
 
 ROOM = Path(hw.gateware.datapath.__file__).parent.parent
 TEXT = (ROOM / "README.md").read_text()
@@ -42,6 +45,7 @@ def test_the_instruction_table_is_the_layout() -> None:
 
 def test_the_memory_table_has_the_default_depths() -> None:
     fields = {"code": "code_depth", "weights": "weight_depth", "inits": "init_depth", "data": "data_depth", "scores": "score_depth"}
+    fields["external"] = "external_depth"
     assert {name: int(depth) for name, _, depth, _ in table("## Memories")} == {name: getattr(Arch(), fields[name]) for name in fields}
 
 
@@ -49,11 +53,18 @@ def test_the_section_table_has_every_target_and_the_setup_its_fields() -> None:
     rows = table("| target |")
     assert [(int(number), text.split(":")[0]) for number, text in rows] == [(target.value, target.name.lower()) for target in Target]
     setup = rows[Target.SETUP.value][1]
-    assert re.findall(r"`(\w+_(?:first|last))`", setup) == [name for name, _ in Arch().setup]
+    assert [name for name in re.findall(r"`(\w+)`", setup) if name != "address_bits"] == [name for name, _ in Arch().setup]
+
+
+def test_the_stream_table_has_every_stream() -> None:
+    machine = Datapath(Arch(external_depth=8))
+    Simulator(machine)
+    streams = {name for name, member in machine.signature.members.items() if member.is_signature}
+    assert {name.strip("`") for name, *_ in table("## Streams")} == streams
 
 
 def test_the_file_table_has_every_file() -> None:
-    found = {path.name for path in ROOM.iterdir() if path.suffix == ".py" and path.name != "__init__.py"} | {"gateware/"}
+    found = {path.name for path in ROOM.iterdir() if path.suffix in (".py", ".cpp") and path.name != "__init__.py"} | {"gateware/"}
     assert {name.strip("`") for name, _ in table("## Files")} == found
 
 
@@ -66,15 +77,26 @@ def test_the_formula_is_the_function(seed: int) -> None:
     assert eval(formula, {"steps": first * second, "tiles": third, "lanes": lanes, "max": max}) == instruction_cycles(instruction)
 
 
+@pytest.mark.parametrize("copy", ["load", "store"])
+def test_the_formula_of_a_copy_is_the_function(copy: str) -> None:
+    (formula,) = re.findall(rf"^    {copy}: (.*)$", TEXT, re.MULTILINE)
+    instruction = Arch().instruction.const({"loops": [{"steps": 2}, {"steps": 4}], "lanes": 1, copy: 1})
+    assert eval(formula, {"words": 15}) == instruction_cycles(instruction)
+
+
 @pytest.mark.parametrize(("fill", "send"), [(3, 5), (5, 3)])
-def test_the_formulas_of_a_batch_are_the_function(fill: int, send: int) -> None:
-    arch = Arch(rows=1, lanes=1)
+@pytest.mark.parametrize("source", ["data", "external"])
+def test_the_formulas_of_a_batch_are_the_function(fill: int, send: int, source: str) -> None:
+    arch = Arch(rows=1, lanes=1, external_depth=8)
     words = np.zeros((1, 1), np.int64)
-    program = Program(arch, (0, 0, 0), words, words, np.arange(fill), np.arange(send))
-    first, further = (line for line in TEXT.splitlines() if "+ sum of instructions" in line)
+    first, further, anew = (line for line in TEXT.splitlines() if "+ sum of instructions" in line)
+    program = Program(arch, (Segment((0, 0, 0), words, words),), np.arange(fill), np.arange(send))
     values = {"fill": fill, "send": send, "run": sum(map(instruction_cycles, program.instructions)), "max": max}
     alone, more = (eval(line.replace("sum of instructions", "run"), dict(values)) for line in (first, further))
     assert [cycles(program, batches) for batches in (1, 2, 5)] == [alone, alone + more, alone + 4 * more]
+    cut = replace(program, segments=program.segments * 2, source=source)
+    values |= {"fill": fill * (source == "data"), "load": sum(map(len, cut.loads)), "segments": 2, "run": 2 * values["run"]}
+    assert cycles(cut, 3) == 3 * eval(anew.replace("sum of instructions", "run"), dict(values))
 
 
 def test_the_code_runs_and_its_three_readers_agree() -> None:

@@ -19,10 +19,13 @@ def test_every_word_of_a_program_comes_out_where_it_belongs(case: tuple[Arch, Sc
     arch, schedule, _ = case
     program = assemble(schedule, arch)
     pauses = iter(np.random.default_rng(0).integers(0, 3, 100_000).tolist()) if stalls else iter(lambda: 0, 1)
-    expected = [(Target.CODE, address, word) for address, word in enumerate(program.code)]
-    for target, words in ((Target.WEIGHTS, program.weights), (Target.INITS, program.inits)):
-        expected += [(target, address, arch.words[target].const(word.tolist()).as_bits()) for address, word in enumerate(words)]
-    assert _loaded(arch, program.encode().tolist(), pauses) == [*expected, (Target.SETUP, 0, program.setup.as_bits())]
+    expected = []
+    for segment, setup in zip(program.segments, program.setups, strict=True):
+        expected += [(Target.CODE, address, word) for address, word in enumerate(segment.code)]
+        for target, words in ((Target.WEIGHTS, segment.weights), (Target.INITS, segment.inits)):
+            expected += [(target, address, arch.words[target].const(word.tolist()).as_bits()) for address, word in enumerate(words)]
+        expected.append((Target.SETUP, 0, setup.as_bits()))
+    assert _loaded(arch, program.encode().tolist(), pauses) == expected
 
 
 def test_a_section_begins_where_it_says_and_may_be_empty() -> None:

@@ -16,13 +16,17 @@ from hw.gateware.mac import Mac
     lanes=st.integers(1, 4),
     acc_bits=st.integers(12, 32),
     used=st.integers(1, 4),
+    maximum=st.booleans(),
     extreme=st.booleans(),
     bubbles=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_sums_wrap_and_leave_lane_by_lane(rows: int, lanes: int, acc_bits: int, used: int, extreme: bool, bubbles: bool, seed: int) -> None:
-    arch = Arch(rows=rows, lanes=lanes, acc_bits=acc_bits)
-    random, used, mac = np.random.default_rng(seed), min(used, lanes), Mac(arch)
+def test_sums_wrap_and_leave_lane_by_lane(
+    rows: int, lanes: int, acc_bits: int, used: int, maximum: bool, extreme: bool, bubbles: bool, seed: int
+) -> None:
+    """And where the largest is asked for, it leaves on the first lane."""
+    arch = Arch(rows=rows, lanes=lanes, acc_bits=max(acc_bits, 16 * maximum))
+    random, used, mac = np.random.default_rng(seed), 1 if maximum else min(used, lanes), Mac(arch)
 
     def numbers(bits: int, count: int) -> list[int]:
         low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
@@ -32,19 +36,20 @@ def test_sums_wrap_and_leave_lane_by_lane(rows: int, lanes: int, acc_bits: int, 
     for _ in range(6):
         # As close together as the contract allows, now and then: `used` cycles from one last step to the next.
         length = used + int(random.integers(0, 3))
-        acc = np.array(numbers(acc_bits, lanes))
+        acc = np.array(numbers(arch.acc_bits, lanes))
         start, acc = acc.tolist(), np.tile(acc[:, None], rows)
         for number in range(length):
             x, w = numbers(8, rows), numbers(8, lanes)
-            acc = acc + np.outer(w, x)
+            acc = np.maximum(acc, np.outer(w, x)) if maximum else acc + np.outer(w, x)
             steps.append({"x": x, "w": w, "init": start, "first": number == 0, "last": number == length - 1})
             steps += [None] * int(bubbles and random.integers(0, 2))
         lasts.append(max(cycle for cycle, step in enumerate(steps) if step))
-        sums += wrap(acc, acc_bits)[:used].tolist()
+        sums += wrap(acc, arch.acc_bits)[:used].tolist()
     found, when = [], []
 
     async def bench(context: SimulatorContext) -> None:
         context.set(mac.lanes, used)
+        context.set(mac.maximum, maximum)
         for cycle, step in enumerate([*steps, *[None] * (mac.latency + used)]):
             if context.get(mac.o.valid):
                 found.append(list(context.get(mac.o.payload)))

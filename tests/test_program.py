@@ -6,6 +6,7 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+from amaranth.lib import data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from schedules import cases
@@ -13,11 +14,13 @@ from schedules import cases
 from bayestt.ir.schedule import Schedule
 from hw.arch import Arch, Target
 from hw.assemble import assemble
-from hw.program import Program, load, save
+from hw.program import Program, Segment, load, save
 
-ARCH = Arch(rows=2, lanes=3, data_bits=6, weight_bits=5, acc_bits=19, loops=2, code_depth=2, weight_depth=4, init_depth=4)
+SIZES = {"data_depth": 8192, "code_depth": 2, "weight_depth": 4, "init_depth": 4, "external_depth": 100}
+ARCH = Arch(rows=2, lanes=3, data_bits=6, weight_bits=5, acc_bits=19, loops=2, **SIZES)
 CODE = (1, 1 << (ARCH.instruction.size - 1))
-PROGRAM = Program(ARCH, CODE, np.array([[1, -2, 15], [-16, 0, 3]]), np.array([[-(1 << 18), 0, 5]]), np.array([3, 1, 2]), np.array([1, 0]))
+SEGMENT = Segment(CODE, np.array([[1, -2, 15], [-16, 0, 3]]), np.array([[-(1 << 18), 0, 5]]))
+PROGRAM = Program(ARCH, (SEGMENT, replace(SEGMENT, code=CODE[:1])), np.array([3, 1, 2]), np.array([1, 0]))
 
 
 @settings(max_examples=50, deadline=None)
@@ -27,30 +30,55 @@ def test_decode_takes_back_what_encode_wrote(case: tuple[Arch, Schedule, np.ndar
     program = assemble(schedule, arch)
     again = Program.decode(program.encode(), arch)
     assert again == program
-    assert again.code == program.code
-    for name in ("weights", "inits", "image", "score"):
+    assert (again.source, len(again.segments)) == (program.source, len(program.segments))
+    for name in ("image", "score"):
         assert np.array_equal(getattr(again, name), getattr(program, name)), name
+    for segment, expected in zip(again.segments, program.segments, strict=True):
+        assert segment.code == expected.code
+        assert np.array_equal(segment.weights, expected.weights)
+        assert np.array_equal(segment.inits, expected.inits)
 
 
 @pytest.mark.parametrize(
     "other",
-    [{"code": CODE[::-1]}, {"weights": -PROGRAM.weights[::-1] - 1}, {"image": PROGRAM.image[::-1]}, {"score": PROGRAM.score[::-1]}],
-    ids=lambda other: next(iter(other)),
+    [
+        {"segments": PROGRAM.segments[::-1]},
+        {"segments": PROGRAM.segments[:1]},
+        {"segments": (replace(SEGMENT, code=CODE[::-1]), PROGRAM.segments[1])},
+        {"segments": (replace(SEGMENT, weights=-SEGMENT.weights[::-1] - 1), PROGRAM.segments[1])},
+        {"image": PROGRAM.image[::-1]},
+        {"score": PROGRAM.score[::-1]},
+        {"source": "external"},
+    ],
 )
 def test_programs_that_differ_are_not_equal(other: dict) -> None:
     assert replace(PROGRAM, **other) != PROGRAM
 
 
-def test_setup_says_where_a_batch_comes_in_and_goes_out() -> None:
-    setup = PROGRAM.setup
-    fields = ("image_first", "image_last", "score_first", "score_last", "code_last")
-    assert [setup[field] for field in fields] == [1, 3, 0, 1, 1]
+def test_a_setup_says_where_a_batch_comes_in_and_goes_out() -> None:
+    found = [[value for _, value in _fields(setup)] for setup in PROGRAM.setups]
+    #        takes, gives, image_first, image_last, score_first, score_last, code_last
+    assert found == [[1, 0, 1, 3, 0, 1, 1], [0, 1, 1, 3, 0, 1, 0]]
+    assert [setup.takes_image for setup in replace(PROGRAM, source="external").setups] == [0, 0]
+
+
+def test_a_program_stays_loaded_that_takes_images_and_gives_scores_in_one_segment() -> None:
+    alone = replace(PROGRAM, segments=(SEGMENT,))
+    assert alone.resident
+    assert not replace(alone, source="external").resident
+    assert not PROGRAM.resident
+
+
+def test_the_segments_are_all_of_the_stream_but_its_notes() -> None:
+    words = PROGRAM.encode()
+    note = 2 + int(words[1])
+    assert np.array_equal(np.concatenate(PROGRAM.loads), words[note:-3])
 
 
 @given(st.data())
-def test_a_program_with_any_bit_altered_is_refused(data: st.DataObject) -> None:
+def test_a_program_with_any_bit_altered_is_refused(draw: st.DataObject) -> None:
     words = PROGRAM.encode()
-    words[data.draw(st.integers(0, len(words) - 1))] ^= np.uint32(1 << data.draw(st.integers(0, 31)))
+    words[draw.draw(st.integers(0, len(words) - 1))] ^= np.uint32(1 << draw.draw(st.integers(0, 31)))
     with pytest.raises(ValueError, match=r"not a bayestt program|do not match their checksum"):
         Program.decode(words, ARCH)
 
@@ -73,7 +101,7 @@ def test_a_program_for_another_machine_is_refused() -> None:
 
 
 def test_a_program_of_another_version_is_refused() -> None:
-    with pytest.raises(ValueError, match="version 7, expected 1"):
+    with pytest.raises(ValueError, match="version 7, expected 2"):
         Program.decode(_altered(3, 7), ARCH)
 
 
@@ -98,17 +126,20 @@ def test_words_with_a_valid_checksum_that_make_no_program_are_refused() -> None:
         ({"weights": np.zeros((5, 3), np.int64)}, r"5 words of weight memory and the Arch has 4: raise Arch.weight_depth to 5"),
         ({"inits": np.zeros((9, 3), np.int64)}, r"9 words of init memory and the Arch has 4: raise Arch.init_depth to 9"),
         ({"image": np.array([8192])}, r"8193 words of data memory and the Arch has 8192: raise Arch.data_depth to 8193"),
+        ({"image": np.array([100]), "source": "external"}, r"101 words of external memory and the Arch has 100: raise Arch.external_depth"),
         ({"score": np.array([256])}, r"257 words of score memory and the Arch has 256: raise Arch.score_depth to 257"),
         ({"weights": np.full((1, 3), 16)}, r"weights go from 16 to 16, expected -16 to 15: quantize to 5 bits"),
         ({"inits": np.full((1, 3), -(1 << 18) - 1)}, r"inits go from -262145 to -262145, expected -262144 to 262143"),
         ({"weights": np.zeros((2, 2), np.int64)}, r"weights have shape \(2, 2\), expected \(words, 3\)"),
         ({"code": ()}, r"needs instructions"),
+        ({"segments": ()}, r"needs instructions"),
         ({"code": (1 << ARCH.instruction.size,)}, r"code words of \d+ bits, expected \d+"),
     ],
 )
 def test_a_program_that_does_not_fit_is_refused(fields: dict, message: str) -> None:
+    inner = {name: value for name, value in fields.items() if name in ("code", "weights", "inits")}
     with pytest.raises(ValueError, match=message):
-        replace(PROGRAM, **fields)
+        replace(PROGRAM, **(fields if not inner else {"segments": (SEGMENT, replace(SEGMENT, **inner))}))
 
 
 def test_a_file_brings_back_program_and_machine(tmp_path: Path) -> None:
@@ -127,13 +158,19 @@ def test_an_altered_file_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "program.btt")
 
 
-def test_the_first_section_is_a_note_and_the_last_memory_is_the_setup() -> None:
+def test_segments_end_with_their_setup_and_lie_between_notes() -> None:
     words, targets = PROGRAM.encode().tolist(), []
     while words:
         target = Target(words[0] & 0xFF)
         targets.append(target.name)
         words = words[2 + words[1] * ARCH.chunks(target) :]
-    assert targets == ["NOTE", "CODE", "WEIGHTS", "INITS", "SETUP", "NOTE"]
+    segment = ["CODE", "WEIGHTS", "INITS", "SETUP"]
+    assert targets == ["NOTE", *segment, *segment, "NOTE"]
+
+
+def _fields(word: data.Const) -> list[tuple[str, int]]:
+    """A word's fields by name."""
+    return [(name, word[name]) for name, _ in word.shape()]
 
 
 def _altered(index: int, value: int) -> np.ndarray:

@@ -1,7 +1,5 @@
 """The gateware against the emulator, bit for bit, and against the cycle formula, to the cycle."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from graphs import extremes, features, float_graphs, images
@@ -67,6 +65,11 @@ def test_a_short_simulation_is_silent_and_images_that_do_not_fit_are_refused(cap
         simulate(_sum_of_two(), np.array([[-129, 0]]))
 
 
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no engine 'vvp', expected one of amaranth, verilator: choose"):
+        simulate(_sum_of_two(), np.array([[1, 2]]), engine="vvp")
+
+
 def _sum_of_two() -> Program:
     """The program that adds an image's two features."""
     nest = Nest((), (Loop("j", 2, x=2),), (Loop("n", 2, x=1, y=1),), 0, 0, 0, 0, bits=32, target="scores")
@@ -74,8 +77,6 @@ def _sum_of_two() -> Program:
     return assemble(Schedule((nest,), layout, 2, "x", "y", np.ones(1, np.int64), np.zeros(1, np.int64), 4, 2), Arch(rows=2, lanes=1))
 
 
-def stalls(seed: int) -> Iterator[int]:
-    """Pauses without end: mostly none, now and then some cycles."""
-    random = np.random.default_rng(seed)
-    while True:
-        yield int(random.choice([0, 0, 0, 1, 2, 7]))
+def stalls(seed: int) -> list[int]:
+    """Pauses: mostly none, now and then some cycles."""
+    return np.random.default_rng(seed).choice([0, 0, 0, 1, 2, 7], 997).tolist()

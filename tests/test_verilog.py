@@ -35,9 +35,19 @@ def test_ports_have_plain_names_and_the_widths_of_the_arch() -> None:
     assert ports == set(widths)
 
 
+def test_a_machine_with_external_memory_has_its_three_streams() -> None:
+    text = verilog(Arch(rows=2, lanes=3, data_bits=6, external_depth=1000, **SMALL))
+    ports = re.search(r"^module datapath\((.*?)\);", text, re.DOTALL | re.MULTILINE)[1].replace("\n", "").split(", ")
+    names = [name for name in ports if name.startswith(("read", "answer", "write"))]
+    assert sorted(names) == sorted(f"{stream}_{part}" for stream in ("read", "answer", "write") for part in ("payload", "valid", "ready"))
+
+
 def test_every_component_is_a_module() -> None:
-    modules = set(re.findall(r"^module \\?(\S+?) ?\(", verilog(Arch(rows=2, lanes=2, **SMALL)), re.MULTILINE))
-    assert {f"datapath.{name}" for name in ("loader", "walker", "mac", "requantize")} | {"datapath"} == modules
+    components, copies = {"loader", "walker", "mac", "requantize"}, {"external", "external.places"}
+    for depth, expected in ((0, components), (8, components | copies)):
+        text = verilog(Arch(rows=2, lanes=2, **SMALL, external_depth=depth))
+        modules = set(re.findall(r"^module \\?(\S+?) ?\(", text, re.MULTILINE))
+        assert {f"datapath.{name}" for name in expected} | {"datapath"} == modules
 
 
 def test_the_text_is_the_same_in_another_process() -> None:

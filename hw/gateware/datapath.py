@@ -1,4 +1,4 @@
-"""The whole machine: a program comes in once, then images come in and scores go out, batch after batch."""
+"""The whole machine: a program comes in, images come in and scores go out, batch after batch."""
 
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.arch import Arch, Target
+from hw.gateware.external import External, streams
 from hw.gateware.loader import Loader
 from hw.gateware.mac import Mac
 from hw.gateware.requantize import Requantize
@@ -16,11 +17,14 @@ LATENCY = 1 + Mac.latency + Requantize.latency
 
 
 class Datapath(wiring.Component):
-    """Run a loaded program on every batch of `rows` images: what `hw.emulate` says, in the cycles that `hw.cycles` says.
+    """Run programs on batches of `rows` images: what `hw.emulate` says, in the cycles that `hw.cycles` says.
 
-    `load` takes the program, as `Program.encode` writes it; `image` one element of every image of a batch at a time, in the order of
-    their addresses; `score` gives one score of every image at a time. The next batch may come in while scores go out. `busy` from the
-    first element of a batch to its last score; `cycles` counts the cycles in which it was. A program must not come in while `busy`.
+    `load` takes the segments of a program, as `Program.encode` writes them; `image` one element of every image of a batch at a time, in
+    the order of their addresses; `score` gives one score of every image at a time. A segment that takes an image and gives scores serves
+    batch after batch, the next of which may come in while scores go out, until `load` has another; every other one runs once. `load` waits
+    while the machine runs.
+    Where there is an external memory, `read`, `answer` and `write` go there: `External` says how.
+    `cycles` counts the cycles in which the machine is `busy`: from a batch's first element to its last score, and where a program comes in.
 
     Latency and throughput: `hw.cycles.cycles`.
     """
@@ -32,6 +36,7 @@ class Datapath(wiring.Component):
                 "load": In(stream.Signature(32)),
                 "image": In(stream.Signature(data.ArrayLayout(signed(arch.data_bits), arch.rows))),
                 "score": Out(stream.Signature(data.ArrayLayout(signed(arch.acc_bits), arch.rows))),
+                **(streams(arch) if arch.external_depth else {}),
                 "busy": Out(1),
                 "cycles": Out(32),
             }
@@ -60,29 +65,48 @@ class Datapath(wiring.Component):
 
         # Program in.
         setup = Signal(arch.setup)
-        loaded = Signal()
+        resident = setup.takes_image & setup.gives_scores
+        entry = loader.o.payload
+        entering = Signal()
         for target, memory in ((Target.CODE, code), (Target.WEIGHTS, weights), (Target.INITS, inits)):
             port = memory.write_port()
             m.d.comb += [
-                port.addr.eq(loader.o.payload.address),
+                port.addr.eq(entry.address),
                 port.data.eq(loader.word(target)),
-                port.en.eq(loader.o.valid & (loader.o.payload.target == target)),
+                port.en.eq(loader.o.valid & (entry.target == target)),
             ]
-        wiring.connect(m, wiring.flipped(self.load), loader.i)
-        with m.If(loader.o.valid & (loader.o.payload.target != Target.NOTE)):
-            m.d.sync += loaded.eq(loader.o.payload.target == Target.SETUP)
-            with m.If(loader.o.payload.target == Target.SETUP):
-                m.d.sync += setup.eq(loader.word(Target.SETUP))
+        m.d.comb += [
+            loader.i.payload.eq(self.load.payload),
+            loader.i.valid.eq(self.load.valid & self.load.ready),
+            entering.eq(loader.i.valid | loader.o.valid),
+        ]
 
-        # Control: image words come in, instructions run one after another, scores go out while the next image comes in.
+        # Control: a segment comes in, image words come in, instructions run one after another, scores go out meanwhile.
         beat = Signal(arch.address_bits)
         number = Signal(arch.address_bits)
         sending = Signal()
+        sent_all = ~sending & ~self.score.valid
         settle = Signal(range(LATENCY + arch.lanes))
+        settled = Signal()
         with m.FSM() as control:
+            with m.State("Load"):
+                complete = loader.o.valid & (entry.target == Target.SETUP)
+                m.d.comb += self.load.ready.eq(sent_all & ~complete)
+                with m.If(complete):
+                    m.d.sync += setup.eq(loader.word(Target.SETUP))
+                    m.next = "Fetch"
+                    with m.If(data.View(arch.setup, loader.word(Target.SETUP)[: arch.setup.size]).takes_image):
+                        m.next = "Fill"
+            # Another program that waits comes in before the next batch.
             with m.State("Fill"):
-                m.d.comb += self.image.ready.eq(loaded)
-                with m.If(self.image.valid & self.image.ready):
+                between = resident & (beat == 0)
+                m.d.comb += [
+                    self.load.ready.eq(between & sent_all),
+                    self.image.ready.eq(~(between & self.load.valid) & ~loader.o.valid),
+                ]
+                with m.If(loader.o.valid & (entry.target != Target.NOTE)):
+                    m.next = "Load"
+                with m.Elif(self.image.valid & self.image.ready):
                     m.d.sync += beat.eq(beat + 1)
                     with m.If(write_y.addr == setup.image_last):
                         m.d.sync += beat.eq(0)
@@ -94,20 +118,26 @@ class Datapath(wiring.Component):
                 m.d.comb += walker.i.valid.eq(1)
                 with m.If(walker.i.ready):
                     m.next = "Settle"
-            with m.State("Settle"), m.If(settle == 0):
+            with m.State("Settle"), m.If(settled):
                 m.d.sync += number.eq(number + 1)
                 m.next = "Fetch"
                 with m.If(number == setup.code_last):
-                    m.d.sync += [number.eq(0), sending.eq(1)]
-                    m.next = "Fill"
+                    m.d.sync += [number.eq(0), sending.eq(setup.gives_scores)]
+                    m.next = "Load"
+                    with m.If(resident):
+                        m.next = "Fill"
         m.d.comb += [fetch.addr.eq(number), walker.i.payload.eq(instruction)]
 
         # Operands: a step's addresses in one cycle, its marks with what the memories answer in the next.
         at = walker.o.payload
+        copying = Signal()
+        step = Signal()
         last = Signal()
         m.d.comb += [
             walker.o.ready.eq(~(at.last & (settle > LATENCY))),
-            last.eq(walker.o.valid & walker.o.ready & at.last),
+            settled.eq(settle == 0),
+            step.eq(walker.o.valid & walker.o.ready & ~copying),
+            last.eq(step & at.last),
             read_x.addr.eq(at.x),
             read_w.addr.eq(at.w),
             read_init.addr.eq(at.init),
@@ -115,9 +145,10 @@ class Datapath(wiring.Component):
             mac.i.payload.w.eq(read_w.data),
             mac.i.payload.init.eq(read_init.data),
             mac.lanes.eq(instruction.lanes),
+            mac.maximum.eq(instruction.maximum),
         ]
         m.d.sync += [
-            mac.i.valid.eq(walker.o.valid & walker.o.ready),
+            mac.i.valid.eq(step),
             mac.i.payload.first.eq(at.first),
             mac.i.payload.last.eq(at.last),
         ]
@@ -126,6 +157,21 @@ class Datapath(wiring.Component):
             m.d.sync += settle.eq(LATENCY - 1 + instruction.lanes)
         with m.Elif(settle != 0):
             m.d.sync += settle.eq(settle - 1)
+
+        # Words that are copied from or to external memory go past the multipliers.
+        if arch.external_depth:
+            m.submodules.external = external = External(arch)
+            for name in streams(arch):
+                wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(external, name))
+            m.d.comb += [
+                copying.eq(instruction.load | instruction.store),
+                external.i.valid.eq(walker.o.valid & copying),
+                external.i.payload.eq(Cat(instruction.load, at.x, at.y)),
+                external.word.eq(read_x.data),
+                read_x.en.eq(external.reading),
+            ]
+            with m.If(copying):
+                m.d.comb += [walker.o.ready.eq(external.i.ready), settled.eq(external.idle)]
 
         # Results: the first lane of a tile goes where its last step said, LATENCY cycles ago; the others follow at `lane_y`.
         tile = data.StructLayout({"first": 1, "y": arch.address_bits})
@@ -150,6 +196,13 @@ class Datapath(wiring.Component):
                 write_y.data.eq(self.image.payload),
                 write_y.en.eq(self.image.valid & self.image.ready),
             ]
+        if arch.external_depth:
+            with m.Elif(copying):
+                m.d.comb += [
+                    write_y.addr.eq(external.o.payload.address),
+                    write_y.data.eq(external.o.payload.word),
+                    write_y.en.eq(external.o.valid),
+                ]
         with m.Else():
             m.d.comb += [
                 write_y.addr.eq(y),
@@ -174,7 +227,8 @@ class Datapath(wiring.Component):
                 m.d.sync += [sent.eq(0), sending.eq(0)]
 
         # Status.
-        waiting = control.ongoing("Fill") & (beat == 0) & ~(self.image.valid & self.image.ready)
-        m.d.comb += self.busy.eq(~waiting | sending | self.score.valid)
+        begun = (beat != 0) | (self.image.valid & self.image.ready)
+        waiting = control.ongoing("Load") | (control.ongoing("Fill") & ~begun)
+        m.d.comb += self.busy.eq(~waiting | entering | ~sent_all)
         m.d.sync += self.cycles.eq(self.cycles + self.busy)
         return m

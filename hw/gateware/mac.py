@@ -1,6 +1,6 @@
 """The array of multipliers and accumulators, with the register that drains it."""
 
-from amaranth import Cat, Module, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,8 +10,9 @@ from hw.arch import Arch
 class Mac(wiring.Component):
     """Multiply every row by every lane and sum from `first` to `last`, beginning with `init`; sums wrap around.
 
+    With `maximum` the first lane keeps the larger of what it has and each product instead of their sum; the others then mean nothing.
     After `last` the sums of the first `lanes` lanes leave on `o`, one lane of all rows a cycle, while the next reduction runs: so two
-    `last`s must be at least `lanes` cycles apart. `lanes` is steady from a reduction's `last` to its first sum.
+    `last`s must be at least `lanes` cycles apart. `lanes` and `maximum` are steady from a reduction's first step to its first sum.
 
     Latency: 4 cycles from `last` to the first lane's sums. Throughput: 1 step a cycle.
     """
@@ -25,6 +26,7 @@ class Mac(wiring.Component):
             {
                 "i": In(stream.Signature(operands(arch), always_ready=True)),
                 "lanes": In(range(arch.lanes + 1)),
+                "maximum": In(1),
                 "o": Out(stream.Signature(sums, always_ready=True)),
             }
         )
@@ -55,14 +57,15 @@ class Mac(wiring.Component):
             m.d.sync += [product[row][lane].eq(x[row] * w[lane]) for row in rows for lane in lanes]
             m.d.sync += start.eq(init)
 
-        # Sums.
-        acc = [[Signal(arch.acc_bits, name=f"acc_{row}_{lane}") for row in rows] for lane in lanes]
+        # Sums. Windows share their elements, never lanes: the largest of one needs a comparator in the first lane only.
+        acc = [[Signal(signed(arch.acc_bits), name=f"acc_{row}_{lane}") for row in rows] for lane in lanes]
         complete = Signal()
         m.d.sync += complete.eq(multiplied.valid & multiplied.last)
-        with m.If(multiplied.valid & multiplied.first):
-            m.d.sync += [acc[lane][row].eq(start[lane] + product[row][lane]) for row in rows for lane in lanes]
-        with m.Elif(multiplied.valid):
-            m.d.sync += [acc[lane][row].eq(acc[lane][row] + product[row][lane]) for row in rows for lane in lanes]
+        with m.If(multiplied.valid):
+            before = [[Mux(multiplied.first, start[lane], acc[lane][row]) for row in rows] for lane in lanes]
+            m.d.sync += [acc[lane][row].eq(before[lane][row] + product[row][lane]) for row in rows for lane in lanes]
+            with m.If(self.maximum):
+                m.d.sync += [acc[0][row].eq(Mux(before[0][row] > product[row][0], before[0][row], product[row][0])) for row in rows]
 
         # Drain: the lane that leaves is the first; the others move up behind it.
         drain = [Signal(arch.rows * arch.acc_bits, name=f"drain_{lane}") for lane in lanes]

