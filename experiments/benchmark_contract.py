@@ -1,6 +1,10 @@
-"""How good the choice of contraction is: a training step of TT-matrix layers, against three times as many halvings as `plan` looks at."""
+"""How good the choice of contraction is: a training step of TT-matrix layers, against three times as many halvings as `plan` looks at.
+
+All take turns in an order that changes, for what one leaves in the caches and the heap is the next one's burden.
+"""
 
 from math import exp, log
+from random import Random
 from statistics import mean, median
 from time import perf_counter
 
@@ -8,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from bayestt.algebra.formats import initial, tt_matrix
+from bayestt.bayes.memory import keep_freed_memory
 from bayestt.nets import contract
 
 MODES = {"784x512": ([4, 4, 8, 4], [4, 7, 4, 7]), "1024x1024": ([4, 8, 8, 4], [4, 8, 8, 4]), "4096x4096": ([8, 8, 8, 8], [8, 8, 8, 8])}
@@ -27,12 +32,12 @@ def cell(size: str, rank: int, batch: int) -> tuple[float, str]:
     ways |= contract.candidates(form, batch)
     contract.HALVINGS = usual
     milliseconds = {name: [] for name in ways}
-    end, rounds = perf_counter() + SECONDS, 0
+    end, rounds, shuffled = perf_counter() + SECONDS, 0, Random(0)
     while rounds <= FEWEST or rounds <= MOST and perf_counter() < end:
-        for name, times in milliseconds.items():
+        for name in shuffled.sample(list(milliseconds), len(milliseconds)):
             start = perf_counter()
             torch.autograd.grad(ways[name](x, cores), [x, *cores], upstream)
-            times.append(1e3 * (perf_counter() - start))
+            milliseconds[name].append(1e3 * (perf_counter() - start))
         rounds += 1
         if rounds == 1:  # what is hopeless had its turn; the first round does not count
             quick = 3 * min(times[0] for times in milliseconds.values())
@@ -44,6 +49,7 @@ def cell(size: str, rank: int, batch: int) -> tuple[float, str]:
 
 
 torch.set_num_threads(1)
+keep_freed_memory()  # for all alike
 cells = [(size, rank, batch) for size in MODES for rank in (4, 8, 16, 32) for batch in (1, 64, 1024)]
 measured = [cell(*each) for each in tqdm(cells, unit="cell")]
 print(f"TT-matrix layers, float32, 1 thread, torch {torch.__version__}; medians of interleaved training steps, ms")

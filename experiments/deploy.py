@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from learn import loaded
+from learn import learned_rounded, loaded
 from omegaconf import DictConfig
 from page import Result
 
@@ -33,6 +33,8 @@ def to_integer(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     """Trace the pruned net, and turn it into the integer model."""
     graph = fold(trace(loaded(cfg, folder, "pruned"), torch.from_numpy(data.test.images[:1])))
     integer = quantize(graph, data.train.images[: cfg.quantize.calibration], cfg.quantize.weight_bits, cfg.quantize.activation_bits)
+    if cfg.quantize.finetune is not None:
+        integer = learned_rounded(cfg, data, folder, integer, graph)
     save(graph, folder / "float.graph")
     save(integer, folder / "integer.graph")
     split = getattr(data, cfg.judged_on)

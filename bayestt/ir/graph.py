@@ -79,6 +79,9 @@ class Graph:
         object.__setattr__(self, "size", MappingProxyType({axis: int(extent) for axis, extent in self.size.items()}))
         object.__setattr__(self, "consts", MappingProxyType(dict(self.consts)))
 
+    def __reduce__(self) -> tuple:
+        return Graph, (self.ops, dict(self.size), dict(self.consts))
+
     def __getitem__(self, name: str) -> Op:
         if found := self._named.get(name):
             return found

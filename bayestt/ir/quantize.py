@@ -4,8 +4,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
+from tqdm import tqdm
 
-from bayestt.algebra.einsum import Axes
+from bayestt.algebra.einsum import Axes, einsum, spread
 from bayestt.algebra.fixed import Fixed, dequantize
 from bayestt.algebra.fixed import quantize as integers
 from bayestt.ir.graph import ACCUMULATOR_BITS, Graph, Op, biases, completion, verify
@@ -13,6 +14,8 @@ from bayestt.ir.interpret import interpret, value
 
 FINEST = 4
 """How many scales are tried for a tensor: the coarsest, at which nothing saturates, and finer ones, each half the one before."""
+WITNESSES = 128
+"""Calibration images, at most, on which the effect of a rounding is measured; the largest magnitudes are those of all."""
 
 
 def quantize(graph: Graph, calibration: np.ndarray, weight_bits: int = 8, activation_bits: int = 8) -> Graph:
@@ -20,8 +23,9 @@ def quantize(graph: Graph, calibration: np.ndarray, weight_bits: int = 8, activa
 
     The scale of a tensor is the one that changes least what its readers compute of it on the `calibration` images (n, ...), up to the next
     rounding and relative to its mean square, when that tensor alone is rounded and saturated: each finer scale saturates a larger part of
-    the tensor. The cost is that of some ten times the net. Give training images. Sums run in 32-bit accumulators, biases are added there,
-    and one ROUND follows each sum that is read again. The output stays in the accumulator's format.
+    the tensor. Then each bias is moved by the mean error that all roundings before it leave in its sum, so that errors do not add up along
+    a deep net (Nagel, van Baalen, Blankevoort & Welling 2019). Give training images. Sums run in 32-bit accumulators, biases are added
+    there, and one ROUND follows each sum that is read again. The output stays in the accumulator's format.
     """
     for what, bits in (("weight", weight_bits), ("activation", activation_bits)):
         if not 2 <= bits <= 8:
@@ -35,8 +39,9 @@ def quantize(graph: Graph, calibration: np.ndarray, weight_bits: int = 8, activa
     weights = [op.name for op in graph.ops if op.kind == "CONST" and op.name not in added]
     kept = [graph.input.name, *(op.name for op in _sums(graph) if completion(graph, op) is None and op is not graph.output)]
     largest = _largest(graph, calibration)
-    chosen = _chosen(graph, dict.fromkeys(weights, weight_bits) | dict.fromkeys(kept, activation_bits), largest, calibration)
-    return verify(_integer(graph, chosen, largest, weight_bits))
+    bits = dict.fromkeys(weights, weight_bits) | dict.fromkeys(kept, activation_bits)
+    chosen = _chosen(graph, bits, largest, calibration[:WITNESSES])
+    return verify(_integer(_corrected(graph, chosen, calibration[:WITNESSES]), chosen, largest, weight_bits))
 
 
 def _own_constants(graph: Graph) -> Graph:
@@ -76,7 +81,8 @@ def _largest(graph: Graph, calibration: np.ndarray) -> dict[str, float]:
 
 def _chosen(graph: Graph, bits: Mapping[str, int], largest: Mapping[str, float], calibration: np.ndarray) -> dict[str, Fixed]:
     """The format of every tensor in `bits`, by its effect on what its readers compute."""
-    candidates = {name: [Fixed(bits[name], bits[name] - 1 - _whole_bits(largest[name]) + finer) for finer in range(FINEST)] for name in bits}
+    coarsest = {name: bits[name] - 1 - _whole_bits(largest[name]) for name in bits}
+    candidates = {name: [Fixed(bits[name], coarsest[name] + finer) for finer in range(FINEST)] for name in bits}
     readers = [op for op in graph.ops if _judges(graph, op)]
     source = _sources(graph, bits)
     last = {name: op.name for op in graph.ops for name in op.args}
@@ -111,7 +117,7 @@ def _judges(graph: Graph, op: Op) -> bool:
 
 
 def _sources(graph: Graph, bits: Collection[str]) -> dict[str, str]:
-    """For every op the tensor in `bits` whose format its value has: itself, or the one of which it is a view, the largest, the rectified."""
+    """For an op the tensor in `bits` whose format its value has: itself, or what it is a view of, the largest of, or rectifies."""
     source: dict[str, str] = {}
     for op in graph.ops:
         if op.name in bits:
@@ -128,6 +134,29 @@ def _completed(graph: Graph, op: Op, args: Mapping[str, np.ndarray]) -> np.ndarr
         found = value(graph, after, [graph.consts.get(name, found) for name in after.args])
         op = after
     return found
+
+
+def _corrected(graph: Graph, chosen: Mapping[str, Fixed], calibration: np.ndarray) -> Graph:
+    """The graph with every bias moved by the mean difference that the roundings before it make to its sum."""
+    exact: dict[str, np.ndarray] = {}
+    rounded: dict[str, np.ndarray] = {}
+    consts = dict(graph.consts)
+    last = {name: op.name for op in graph.ops for name in op.args}
+    for op in tqdm(graph.ops, desc="quantize", unit="op", delay=3, leave=False):
+        given = calibration.reshape(len(calibration), *graph.shape(op.axes[1:])) if op is graph.input else graph.consts.get(op.name)
+        for values in (exact, rounded):
+            values[op.name] = value(graph, op, [values[name] for name in op.args]) if given is None else given
+        for name in biases(graph, op):
+            axes = tuple(axis for axis in op.axes if axis in graph[name].axes)
+            lost = (exact[op.name] - rounded[op.name]).mean(tuple(k for k, axis in enumerate(op.axes) if axis not in axes))
+            consts[name] = consts[name] + einsum([lost], [axes], graph[name].axes)
+            rounded[op.name] = rounded[op.name] + spread(lost, axes, op.axes)
+        if op.name in chosen:
+            rounded[op.name] = _rounded(rounded[op.name], chosen[op.name])
+        for name in {*op.args}:
+            if last[name] == op.name:
+                del exact[name], rounded[name]
+    return Graph(graph.ops, graph.size, consts)
 
 
 def _rounded(values: np.ndarray, format: Fixed) -> np.ndarray:

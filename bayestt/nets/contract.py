@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 from math import prod
 from pathlib import Path
@@ -17,10 +17,11 @@ import pooch
 import torch
 from filelock import FileLock
 from torch import Tensor
-from torch.nn.functional import linear
+from tqdm import tqdm
 
 from bayestt.algebra.einsum import Axes, order
 from bayestt.algebra.factorization import Factorization
+from bayestt.nets.multiply import multiply
 
 Contraction = Callable[[Tensor, Sequence[Tensor]], Tensor]
 """From x (n, cols) and the cores of a form to (n, rows): equal to `x @ dense(form, cores).T`."""
@@ -31,14 +32,19 @@ Cores = tuple[int, ...]
 Gradients = Literal["none", "cores", "all"]
 """What a backward pass will ask for: nothing (inference), the cores' gradients (a first layer), or the cores' and x's."""
 
+Product = Callable[[Tensor, Tensor], Tensor]
+"""From two matrices to their product."""
+
+PRODUCTS: dict[str, Product] = {"BLAS": torch.matmul} | ({"oneDNN": multiply} if torch.backends.mkldnn.is_available() else {})
+"""By the library that computes them."""
 HALVINGS = 2
 """How many of the halvings with the least estimated work are measured."""
-BLOCK = 2**19
-"""Elements of a result between two products that stay in a processor's cache: 2 MiB of float32."""
-FEWEST, MOST, BUDGET_S = 3, 15, 1.0
+BLOCK = 2**20
+"""Elements of a result between two products that stay in a processor's cache: 4 MiB of float32."""
+FEWEST, MOST, BUDGET_S = 3, 31, 1.0
 """Rounds of a measurement that count, at least and at most; no new one starts after so long."""
-HOPELESS = 4
-"""A contraction whose first run takes so many times as long as another's has no second."""
+HOPELESS = 1.5
+"""A contraction whose better of two first runs takes so many times as long as another's has no third; libraries compile in the first."""
 
 
 def plan(form: Factorization, batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients = "all") -> Contraction:
@@ -64,42 +70,65 @@ def recomputed(contraction: Contraction) -> Contraction:
     return lambda x, cores: _Recomputed.apply(contraction, x, *cores)
 
 
-def candidates(form: Factorization, batch: int, block: int = BLOCK) -> dict[str, Contraction]:
-    """The contractions worth measuring: the weight rebuilt from its cores, and the halvings with the least estimated work.
+def candidates(form: Factorization, batch: int, block: int = BLOCK, libraries: Iterable[str] = tuple(PRODUCTS)) -> dict[str, Contraction]:
+    """The contractions worth measuring: by every library the weight rebuilt from its cores, and the halvings with the least estimated work.
 
     They compute about `block` elements of what is between two products at a time.
     """
     halvings = _halvings(form)
-    if not halvings:
-        merge = _merge(form, tuple(range(len(form.cores))), form.rows + form.cols)
-        return {"rebuild": lambda x, cores: linear(x, merge(cores).reshape(form.shape))}
-    ways = {"rebuild": _rebuilt(form, *min(halvings, key=lambda halves: _rebuild_work(form, *halves)), block)}
-    for halves in sorted(halvings, key=lambda halves: _work(form, *halves, batch))[:HALVINGS]:
-        ways[_named(*halves)] = _halved(form, *halves, block)
+    rebuilt = min(halvings, key=lambda halves: _rebuild_work(form, *halves), default=None)
+    halved = sorted(halvings, key=lambda halves: _work(form, *halves, batch))[:HALVINGS]
+    ways: dict[str, Contraction] = {}
+    for library in libraries:
+        product = PRODUCTS[library]
+        ways[f"rebuild, {library}"] = _rebuilt(form, *rebuilt, block, product) if rebuilt else _merged(form, product)
+        ways |= {f"{_named(*halves)}, {library}": _halved(form, *halves, block, product) for halves in halved}
     return ways
 
 
-@cache
-def _chosen(form: Factorization, batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients, threads: int) -> Contraction:
-    contractions = candidates(form, batch, BLOCK if device.type == "cpu" else maxsize)  # a GPU wants large products
+def choose(
+    form: Factorization,
+    contractions: Mapping[str, Contraction],
+    what: str,
+    shape: Sequence[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    gradients: Gradients,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Contraction:
+    """The quickest of these contractions on x of this shape: remembered for the form, `what` they compute and the machine, or measured."""
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     cores = " ".join("*".join(f"{axis}={form.size[axis]}" for axis in axes) for axes in form.cores)
     weight = f"{' '.join(form.rows)} x {' '.join(form.cols)}"
-    work = f"batch {batch}, {dtype}, gradients {gradients}, {threads} threads"
+    work = f"{what}, {dtype}, gradients {gradients}, {torch.get_num_threads()} threads"
     key = f"{cores} -> {weight}, {work}, {device.type} {machine}, torch {torch.__version__}"
     name = _remembered().get(key)
     if name not in contractions:
         # A thread of its own has none of the caller's torch.func transforms, grad mode or autocast.
         with ThreadPoolExecutor(1) as thread:
-            name = thread.submit(_quickest, form, contractions, batch, device, dtype, gradients).result()
+            name = thread.submit(_quickest, form, contractions, shape, device, dtype, gradients, memory_format).result()
         name = _remember(key, name, contractions)
     return contractions[name]
 
 
-def _rebuilt(form: Factorization, first: Cores, second: Cores, block: int) -> Contraction:
+@cache
+def _chosen(form: Factorization, batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients, threads: int) -> Contraction:
+    block = BLOCK if device.type == "cpu" else maxsize  # a GPU wants large products
+    libraries = PRODUCTS if device.type == "cpu" and dtype == torch.float32 else ("BLAS",)
+    contractions = candidates(form, batch, block, libraries)
+    return choose(form, contractions, f"batch {batch}", (batch, form.shape[1]), device, dtype, gradients)
+
+
+def _merged(form: Factorization, product: Product) -> Contraction:
+    """Merge all cores to the weight and multiply by it."""
+    merge = merging(form, tuple(range(len(form.cores))), form.rows + form.cols, product)
+    return lambda x, cores: product(x, merge(cores).reshape(form.shape).T)
+
+
+def _rebuilt(form: Factorization, first: Cores, second: Cores, block: int, product: Product) -> Contraction:
     """Merge some cores to one half and the others to another, both to the weight, about `block` elements at a time, and multiply by it."""
     (cols1, rows1, bond), (cols2, rows2, _) = _half_axes(form, first, second), _half_axes(form, second, first)
-    merge1, merge2 = _merge(form, first, rows1 + cols1 + bond), _merge(form, second, bond + rows2 + cols2)
+    merge1, merge2 = merging(form, first, rows1 + cols1 + bond, product), merging(form, second, bond + rows2 + cols2, product)
     c1, r1, c2, r2, shared = (prod(form.size[axis] for axis in axes) for axes in (cols1, rows1, cols2, rows2, bond))
     grid = rows1 + rows2 + cols1 + cols2
     sizes, to_weight = [form.size[axis] for axis in grid], _permutation(grid, form.rows + form.cols)
@@ -108,54 +137,38 @@ def _rebuilt(form: Factorization, first: Cores, second: Cores, block: int) -> Co
     def contraction(x: Tensor, cores: Sequence[Tensor]) -> Tensor:
         half = merge2(cores).reshape(shared, r2 * c2)
         parts = merge1(cores).reshape(r1, c1 * shared).split(at_once)
-        strips = [(part.reshape(len(part) * c1, shared) @ half).reshape(len(part), c1, r2, c2).transpose(1, 2) for part in parts]
-        return linear(x, torch.cat(strips).reshape(sizes).permute(to_weight).reshape(form.shape))
+        strips = [product(part.reshape(-1, shared), half).reshape(len(part), c1, r2, c2).transpose(1, 2) for part in parts]
+        return product(x, torch.cat(strips).reshape(sizes).permute(to_weight).reshape(form.shape).T)
 
     return contraction
 
 
-def _halved(form: Factorization, first: Cores, second: Cores, block: int) -> Contraction:
+def _halved(form: Factorization, first: Cores, second: Cores, block: int, product: Product) -> Contraction:
     """Merge some cores to one half and the others to another; multiply by the first, then by the second, some rows of x at a time.
 
-    Neither product permutes what is between them: x is a stack of matrices, multiplied on its left by one half, on its right by the other.
+    Both are products of two whole matrices, and so are their gradients: for the copy between them a stack of small ones costs more.
     """
     (cols1, rows1, bond), (cols2, rows2, _) = _half_axes(form, first, second), _half_axes(form, second, first)
     c1, r1, c2, r2, shared = (prod(form.size[axis] for axis in axes) for axes in (cols1, rows1, cols2, rows2, bond))
-    left_first = form.cols[0] in cols1
-    if left_first:
-        merge1, merge2 = _merge(form, first, rows1 + bond + cols1), _merge(form, second, bond + cols2 + rows2)
-    else:
-        merge1, merge2 = _merge(form, first, cols1 + bond + rows1), _merge(form, second, rows2 + cols2 + bond)
-    cols, rows = (cols1 + cols2, rows1 + rows2) if left_first else (cols2 + cols1, rows2 + rows1)
-    to_grid, to_rows = _permutation(("n", *form.cols), ("n", *cols)), _permutation(("n", *rows), ("n", *form.rows))
+    merge1, merge2 = merging(form, first, rows1 + bond + cols1, product), merging(form, second, bond + cols2 + rows2, product)
+    to_grid = _permutation(("n", *form.cols), (*cols1, "n", *cols2))
+    to_rows = _permutation(("n", *rows1, *rows2), ("n", *form.rows))
+    col_sizes, row_sizes = ([form.size[axis] for axis in axes] for axes in (form.cols, rows1 + rows2))
     at_once = max(1, block // (c2 * shared * r1))
-    col_sizes, row_sizes = ([form.size[axis] for axis in axes] for axes in (form.cols, rows))
 
-    def product(x: Tensor, half1: Tensor, half2: Tensor) -> Tensor:
+    def some_rows(x: Tensor, half1: Tensor, half2: Tensor) -> Tensor:
         n = len(x)
-        x = x.reshape(n, *col_sizes).permute(to_grid)
-        if left_first:
-            x = _from_left(half1.reshape(r1 * shared, c1), x.reshape(n, c1, c2))
-            x = x.reshape(n * r1, shared * c2) @ half2.reshape(shared * c2, r2)
-        else:
-            x = x.reshape(n * c2, c1) @ half1.reshape(c1, shared * r1)
-            x = _from_left(half2.reshape(r2, c2 * shared), x.reshape(n, c2 * shared, r1))
+        x = product(half1, x.reshape(n, *col_sizes).permute(to_grid).reshape(c1, n * c2))
+        x = product(x.reshape(r1 * shared, n, c2).transpose(0, 1).reshape(n * r1, shared * c2), half2)
         return x.reshape(n, *row_sizes).permute(to_rows).reshape(n, form.shape[0])
 
     def contraction(x: Tensor, cores: Sequence[Tensor]) -> Tensor:
-        half1, half2 = merge1(cores), merge2(cores)
+        half1, half2 = merge1(cores).reshape(r1 * shared, c1), merge2(cores).reshape(shared * c2, r2)
         if len(x) <= at_once:
-            return product(x, half1, half2)
-        return torch.cat([product(part, half1, half2) for part in x.split(at_once)])
+            return some_rows(x, half1, half2)
+        return torch.cat([some_rows(part, half1, half2) for part in x.split(at_once)])
 
     return contraction
-
-
-def _from_left(matrix: Tensor, stack: Tensor) -> Tensor:
-    """matrix @ every matrix of a stack; those of one column are the rows of one matrix."""
-    if stack.shape[2] == 1:
-        return (stack[:, :, 0] @ matrix.T)[:, :, None]
-    return torch.bmm(matrix.expand(len(stack), *matrix.shape), stack)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -178,24 +191,45 @@ class _Recomputed(torch.autograd.Function):
         return None, *pull(upstream)
 
 
-def _merge(form: Factorization, chosen: Cores, out: Axes) -> Callable[[Sequence[Tensor]], Tensor]:
+def merging(form: Factorization, chosen: Cores, out: Axes, product: Product) -> Callable[[Sequence[Tensor]], Tensor]:
     """The function from all cores to the chosen ones' product, by the cheapest steps."""
-    letter = {axis: chr(ord("A") + k) for k, axis in enumerate(form.size)}
     axes = [form.cores[core] for core in chosen]
+    if len(chosen) == 1:
+        alone = _einsum(form.size, axes, out)
+        return lambda cores: alone(cores[chosen[0]])
     steps = order(axes, out, form.size)
     axes += [kept for _, _, kept in steps]
-    letters = ["".join(letter[axis] for axis in names) for names in axes]
-    whole = "".join(letter[axis] for axis in out)
-    spelled = [(pair, f"{letters[pair[0]]},{letters[pair[1]]}->{letters[len(chosen) + at]}") for at, (*pair, _) in enumerate(steps)]
-    spelled = spelled or [((0,), f"{letters[0]}->{whole}")]
+    joins = [(left, right, _join(form.size, axes[left], axes[right], kept, product)) for left, right, kept in steps]
 
     def merge(cores: Sequence[Tensor]) -> Tensor:
         known = [cores[core] for core in chosen]
-        for operands, equation in spelled:
-            known.append(torch.einsum(equation, *(known[operand] for operand in operands)))
+        for left, right, join in joins:
+            known.append(join(known[left], known[right]))
         return known[-1]
 
     return merge
+
+
+def _join(size: Mapping[str, int], left: Axes, right: Axes, out: Axes, product: Product) -> Callable[[Tensor, Tensor], Tensor]:
+    """The product of two tensors of named axes: one of matrices, or where it is none, einsum's."""
+    if {*left} ^ {*right} != {*out}:
+        return _einsum(size, (left, right), out)
+    rows, cols = (tuple(axis for axis in axes if axis in out) for axes in (left, right))
+    summed = tuple(axis for axis in left if axis in right)
+    to_left, to_right, to_out = _permutation(left, rows + summed), _permutation(right, summed + cols), _permutation(rows + cols, out)
+    sizes, inner = [size[axis] for axis in rows + cols], prod(size[axis] for axis in summed)
+
+    def join(a: Tensor, b: Tensor) -> Tensor:
+        matrix = product(a.permute(to_left).reshape(-1, inner), b.permute(to_right).reshape(inner, -1))
+        return matrix.reshape(sizes).permute(to_out)
+
+    return join
+
+
+def _einsum(size: Mapping[str, int], axes: Sequence[Axes], out: Axes) -> Callable[..., Tensor]:
+    letter = {axis: chr(ord("A") + k) for k, axis in enumerate(size)}
+    *operands, whole = ("".join(letter[axis] for axis in names) for names in (*axes, out))
+    return partial(torch.einsum, f"{','.join(operands)}->{whole}")
 
 
 def _halvings(form: Factorization) -> list[tuple[Cores, Cores]]:
@@ -236,13 +270,19 @@ def _permutation(axes: Axes, wanted: Axes) -> tuple[int, ...]:
 
 
 def _quickest(
-    form: Factorization, contractions: dict[str, Contraction], batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients
+    form: Factorization,
+    contractions: Mapping[str, Contraction],
+    shape: Sequence[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    gradients: Gradients,
+    memory_format: torch.memory_format,
 ) -> str:
-    """The contraction with the least median time on tensors of its own; all take turns, and the first turn does not count."""
-    x = torch.ones(batch, form.shape[1], device=device, dtype=dtype, requires_grad=gradients == "all")
+    """The contraction with the least median time on tensors of its own. All take turns, after two runs of each that do not count."""
+    x = torch.ones(*shape, device=device, dtype=dtype).contiguous(memory_format=memory_format).requires_grad_(gradients == "all")
     cores = [torch.full(shape, 0.1, device=device, dtype=dtype, requires_grad=gradients != "none") for shape in form.shapes]
     leaves = [tensor for tensor in (x, *cores) if tensor.requires_grad]
-    upstream = torch.ones(batch, form.shape[0], device=device, dtype=dtype)
+    upstream = torch.ones_like(next(iter(contractions.values()))(x, cores))
 
     def seconds(contraction: Contraction) -> float:
         start = perf_counter()
@@ -251,15 +291,17 @@ def _quickest(
             torch.autograd.grad(y, leaves, upstream)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        bar.update()
         return perf_counter() - start
 
-    first = {name: seconds(contraction) for name, contraction in contractions.items()}
-    took: dict[str, list[float]] = {name: [] for name in first if first[name] <= HOPELESS * min(first.values())}
-    end, rounds = perf_counter() + BUDGET_S, 0
-    while rounds < FEWEST or rounds < MOST and perf_counter() < end:
-        for name, times in took.items():
-            times.append(seconds(contractions[name]))
-        rounds += 1
+    with tqdm(desc="measure contractions", unit="run", delay=3, leave=False) as bar:
+        first = {name: min(seconds(contraction), seconds(contraction)) for name, contraction in contractions.items()}
+        took: dict[str, list[float]] = {name: [] for name in first if first[name] <= HOPELESS * min(first.values())}
+        end, rounds = perf_counter() + BUDGET_S, 0
+        while rounds < FEWEST or rounds < MOST and perf_counter() < end:
+            for name, times in took.items():
+                times.append(seconds(contractions[name]))
+            rounds += 1
     return min(took, key=lambda name: median(took[name]))
 
 

@@ -96,9 +96,10 @@ def linear(sheet: Sheet, name: str, x: Value, form: Factorization, cores: Sequen
 def convolved(
     sheet: Sheet, name: str, x: Value, form: Factorization, cores: Sequence[Tensor], bias: Tensor | None, layer: nn.Module
 ) -> Value:
-    """A convolution as the contraction with all cores of its kernel, whose taps are kh and kw; `layer` has the settings of nn.Conv2d."""
-    if layer.groups != 1 or layer.padding_mode != "zeros":
-        raise ValueError(f"has groups={layer.groups} and padding_mode={layer.padding_mode!r}: a Graph takes groups=1 and 'zeros'")
+    """A convolution as the contraction with all cores of its kernel, whose taps are kh and kw, or one; `layer` is set as nn.Conv2d is."""
+    groups = getattr(layer, "groups", 1)  # a tensorized convolution has one, and does not say so
+    if groups != 1 or layer.padding_mode != "zeros":
+        raise ValueError(f"has groups={groups} and padding_mode={layer.padding_mode!r}: a Graph takes groups=1 and 'zeros'")
     own = _own(sheet, name, form, cores)
     channels = prod(sheet.size[axis] for axis in own.cols)
     if len(x.shape) != 3 or x.shape[0] != channels:
@@ -106,7 +107,7 @@ def convolved(
     sides = (f"{name}.x.h", f"{name}.x.w")
     sheet.size |= zip(sides, x.shape[1:], strict=True)
     view = sheet.add(f"{name}.x", "VIEW", ("n", *own.cols, *sides), x.op.name)
-    window = _windows(sheet, name, sides, (form.size["kh"], form.size["kw"]), layer.stride, layer.padding, layer.dilation)
+    window = _windows(sheet, name, sides, (form.size.get("kh", 1), form.size.get("kw", 1)), layer.stride, layer.padding, layer.dilation)
     return _contracted(sheet, name, view, own, window, bias)
 
 

@@ -131,7 +131,7 @@ def _contraction(sheet: Sheet, name: str, layer: nn.Module, x: Value) -> Value:
     else:
         axes = ("i1", "j1", "kh", "kw")[: layer.weight.ndim]
         form, cores = Factorization((axes,), axes[:1], axes[1:], dict(zip(axes, layer.weight.shape, strict=True))), [layer.weight]
-    if "kh" in form.size:
+    if hasattr(layer, "stride"):
         return draw.convolved(sheet, name, x, form, cores, layer.bias, layer)
     return draw.linear(sheet, name, x, form, cores, layer.bias)
 
