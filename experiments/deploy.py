@@ -1,5 +1,6 @@
 """The steps below the waist: the pruned net as integers, as a program, and on the machines that must agree about it."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,9 +22,10 @@ from bayestt.ir.interpret import interpret
 from bayestt.ir.lower import lower
 from bayestt.ir.quantize import quantize
 from bayestt.nets.trace import trace
+from bayestt.report.layers import layer_of, layers
 from bayestt.report.table import Model
-from hw.assemble import assemble, instructions
-from hw.cycles import instruction_cycles
+from hw.assemble import assemble
+from hw.cycles import nest_cycles
 from hw.emulate import emulate
 from hw.simulate import simulate
 from hw.verilog import verilog
@@ -31,7 +33,8 @@ from hw.verilog import verilog
 
 def to_integer(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     """Trace the pruned net, and turn it into the integer model."""
-    graph = fold(trace(loaded(cfg, folder, "pruned"), torch.from_numpy(data.test.images[:1])))
+    traced = trace(loaded(cfg, folder, "pruned"), torch.from_numpy(data.test.images[:1]))
+    graph = fold(traced)
     integer = quantize(graph, data.train.images[: cfg.quantize.calibration], cfg.quantize.weight_bits, cfg.quantize.activation_bits)
     if cfg.quantize.finetune is not None:
         integer = learned_rounded(cfg, data, folder, integer, graph)
@@ -41,21 +44,32 @@ def to_integer(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     scores = dequantize(interpret(integer, to_integers(split.images, integer.input.format)), integer.output.format)
     reached = score(_softmax(scores), split.labels)
     row = Model("integer", reached.accuracy, integer.parameters, integer.parameter_bits, reached.nll, reached.ece)
-    return asdict(row) | {"images": len(scores)}
+    return asdict(row) | {"images": len(scores), "layers": [asdict(layer) for layer in layers(traced)]}
 
 
 def to_program(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     """Lower the integer model to nests, and assemble them into the datapath's program."""
     arch = instantiate(cfg.arch)
-    schedule = lower(load(folder / "integer.graph"), arch.tile)
+    graph = load(folder / "integer.graph")
+    schedule = lower(graph, arch.tile, arch.room)
     program = assemble(schedule, arch)
     hw.program.save(program, folder / "program")
-    steps: dict[str, dict[str, int]] = {}
+    known = [layer["name"] for layer in json.loads((folder / "quantize.json").read_text())["layers"]]
+    steps: dict[str, dict] = {}
     for nest in schedule.nests:
-        step = steps.setdefault(nest.name.removesuffix(".round"), {"cycles": 0, "macs": 0})
-        step["cycles"] += sum(instruction_cycles(arch.instruction.from_bits(word)) for word in instructions(nest, arch))
-        step["macs"] += nest.macs
-    return {"instructions": len(program.code), "macs": schedule.macs, "multipliers": arch.rows * arch.lanes, "steps": steps}
+        first = {"layer": layer_of(graph, nest.name, known), "cycles": 0, "macs": 0, "moved": 0}
+        step = steps.setdefault(nest.name.removesuffix(".round"), first)
+        step["cycles"] += nest_cycles(nest, arch)
+        step["moved" if nest.moves else "macs"] += nest.macs
+    return {
+        "instructions": len(program.code),
+        "words": sum(map(len, program.loads)),
+        "macs": schedule.macs,
+        "images": schedule.images,
+        "multipliers": arch.rows * arch.lanes,
+        "data_bits": arch.data_bits,
+        "steps": steps,
+    }
 
 
 def run_emulator(cfg: DictConfig, data: Dataset, folder: Path) -> Result:

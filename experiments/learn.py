@@ -48,7 +48,7 @@ def train(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     for name, net, settings, guide in (("dense", dense, cfg.dense, point), ("tensorized", tensorized, fitted, instantiate(cfg.guide))):
         learned = _fit(cfg, data, folder, name, net, settings, guide)
         _keep(learned.net, folder / f"{name}.weights")
-        result[name] = _judged(cfg, data, name, learned.net) | _history(learned)
+        result[name] = _judged(cfg, data, name, learned.net) | _history(learned) | {"first_ranks": ranks(net)}
     return result
 
 

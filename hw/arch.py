@@ -1,6 +1,7 @@
 """The machine as one frozen value: its sizes, and the layouts that software and gateware share."""
 
 from dataclasses import dataclass
+from sys import maxsize
 
 from amaranth import Shape, signed
 from amaranth.lib import data, enum
@@ -8,6 +9,7 @@ from amaranth.utils import bits_for
 
 from bayestt.algebra.fixed import MAX_BITS
 from bayestt.ir.nest import Loop, Nest
+from bayestt.ir.room import Room
 
 STREAMS = ("x", "w", "init", "y")
 """The streams of a nest, in the order in which an instruction has them."""
@@ -67,6 +69,12 @@ class Arch:
         images = Loop("n", self.rows, x=1, y=1)
         lanes = Loop("lane", self.lanes, w=1, init=1, y=None)
         return Nest((), (), (images, lanes), 0, 0, 0, 0, bits=self.data_bits, acc_bits=self.acc_bits)
+
+    @property
+    def room(self) -> Room:
+        """What of a network is on the chip at once: without an external memory, all its activations."""
+        data = self.data_depth * self.rows if self.external_depth else maxsize
+        return Room(data, self.weight_depth * self.lanes, self.init_depth * self.lanes)
 
     @property
     def address_bits(self) -> int:

@@ -1,7 +1,12 @@
 """How many cycles a program takes, exactly: the gateware is held to it."""
 
+from dataclasses import replace
+
 from amaranth.lib import data
 
+from bayestt.ir.nest import Nest
+from hw.arch import Arch
+from hw.assemble import instructions
 from hw.gateware.datapath import LATENCY
 from hw.gateware.external import External
 from hw.program import Program
@@ -20,6 +25,12 @@ def cycles(program: Program, batches: int = 1) -> int:
         return fill + run + (batches - 1) * (max(fill, send) + run) + send + 1
     load = sum(len(words) + 1 for words in program.loads)
     return batches * (load + fill + run + send + 1)
+
+
+def nest_cycles(nest: Nest, arch: Arch) -> int:
+    """Cycles of all instructions of a nest, wherever its constants lie."""
+    words = instructions(replace(nest, w=0, init=0), arch)
+    return sum(instruction_cycles(arch.instruction.from_bits(word)) for word in words)
 
 
 def instruction_cycles(instruction: data.Const) -> int:
