@@ -205,6 +205,7 @@ SCALES = {
     "a slice, then a layer": ("v CONTRACT n i o < y | oh=o*2+k\ns CONST i e\nz CONTRACT n e o < v s", ["CONTRACT", "CONTRACT"]),
     "a slice, then a slice": ("v CONTRACT n i o < y | oh=o*2+k\nz CONTRACT n q o < v | i=q+k2", ["CONTRACT"] * 3),
     "a sum, then a layer": ("v CONTRACT n i < y\ns CONST i e\nz CONTRACT n e < v s", ["CONTRACT"] * 3),
+    "a slice and a constant over what it slices": ("v CONTRACT n i o < y | oh=o*2+k\ns CONST i oh\nz CONTRACT n o < v s", ["CONTRACT"] * 3),
     "a slice and a constant over its tap": ("v CONTRACT n i o < y | oh=o*2+k\ns CONST i k\nz CONTRACT n k o < v s", ["CONTRACT"] * 3),
 }
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from graphs import features, float_graphs, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,9 @@ from bayestt.algebra.formats import initial, tt_matrix
 from bayestt.ir.fold import fold
 from bayestt.ir.graph import Graph, verify
 from bayestt.ir.interpret import interpret
-from bayestt.ir.quantize import quantize
+from bayestt.ir.quantize import WITNESSES, quantize
+from bayestt.nets.resnet import resnet
+from bayestt.nets.trace import trace
 
 LAYER = "x INPUT n h\nw CONST h i\ny CONTRACT n i < x w\n"
 
@@ -65,9 +68,37 @@ def test_roundings_drop_bits_and_widths_are_as_asked(graph: Graph, weight_bits: 
     assert {op.format.bits for op in integer.ops if op.kind in ("CONTRACT", "ADD")} <= {32}
 
 
+def test_a_residual_net_of_integers_decides_as_the_float_one() -> None:
+    torch.manual_seed(0)
+    net = resnet(20)
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            for tensor, ends in ((layer.running_var, (0.8, 1.2)), (layer.weight, (0.3, 0.9)), (layer.bias, (-0.3, 0.3))):
+                torch.nn.init.uniform_(tensor, *ends)
+    graph, random = fold(trace(net, torch.zeros(1, 3, 16, 16))), np.random.default_rng(0)
+    x = random.normal(size=(60, 3, 16, 16))
+    expected = interpret(graph, x)
+    error = {}
+    for bits in (4, 6, 8):
+        found = scores(quantize(graph, random.normal(size=(30, 3, 16, 16)), bits), x)
+        error[bits] = np.sqrt(np.mean(np.square(found - expected))) / expected.std()
+    assert error[8] < 0.1 and error[8] < error[6] < error[4]
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_roundings_leave_the_mean_of_a_sum_as_it_is(bits: int) -> None:
+    """The bias makes up for what they do to the mean over the calibration images, and over every axis that it lacks."""
+    text = "x INPUT n h q\nw CONST h i\ny CONTRACT n i q < x w\nb CONST i\nz ADD n i q < y b"
+    graph = verify(written(text, h=20, i=3, q=4))
+    x = np.random.default_rng(0).exponential(size=(WITNESSES, 80))
+    integer = quantize(graph, x, bits, bits)
+    means = [found.reshape(-1, 3, 4).mean((0, 2)) for found in (scores(integer, x), interpret(graph, x))]
+    np.testing.assert_allclose(*means, rtol=0, atol=2.0**-integer.output.format.frac)
+
+
 TAILS = {
-    "normal": lambda random: random.normal(size=(300, 1)),
-    "heavy": lambda random: random.standard_cauchy(size=(300, 1)),
+    "normal": lambda random: random.normal(size=(100, 1)),
+    "heavy": lambda random: random.standard_cauchy(size=(100, 1)),
     "a power of two": lambda random: np.array([[1.0], [-1.0], [0.5]]),
     "zeros": lambda random: np.zeros((5, 1)),
 }

@@ -1,5 +1,7 @@
 """Tracing: the graph of a network computes what the network computes, and what has no counterpart is named."""
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch.nn import functional
 from bayestt.algebra.formats import FORMATS, Form
 from bayestt.ir.fold import fold
 from bayestt.ir.interpret import interpret
+from bayestt.nets.resnet import resnet
 from bayestt.nets.tensorize import tensorize
 from bayestt.nets.trace import trace
 
@@ -200,6 +203,31 @@ def test_tensorized_layers_are_contractions_of_their_cores(name: str, modes: tup
     graph = trace(net, torch.zeros(1, 4, 6))
     assert graph.parameters == sum(parameter.numel() for parameter in net.parameters())
     assert {op.name.split(".")[0] for op in graph.ops if op.kind == "CONST"} == {"1", "3"}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("modes", [None, ((2, 3), (2, 4))], ids=["modes found", "modes given"])
+def test_tensorized_convolutions_are_contractions_of_their_cores(name: str, modes: tuple | None) -> None:
+    torch.manual_seed(0)
+    layers = {"first": nn.Conv2d(8, 6, (3, 2), (2, 1), (1, 0)), "norm": nn.BatchNorm2d(6), "last": nn.Conv2d(6, 4, 1, 2, bias=False)}
+    net = tensorize(nn.Sequential(OrderedDict(layers)), {"first": Form(name, 2, *(modes or ())), "last": Form(name, 2)})
+    for tensor in (net.norm.running_var, net.norm.weight, net.norm.bias):
+        nn.init.uniform_(tensor, 0.5, 2)
+    assert_traced(net, 8, 6, 7)
+    graph = trace(net, torch.zeros(1, 8, 6, 7))
+    assert graph.parameters == sum(parameter.numel() for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("form", [None, Form("tucker", 4), Form("tensor_train", 3), Form("cp", 5)], ids=str)
+def test_a_resnet_is_traced_whole(form: Form | None) -> None:
+    torch.manual_seed(0)
+    net = resnet(14)
+    if form:
+        net = tensorize(net, {"stage2.block*.conv?": form, "stage2.down.conv2": form, "stage3.*.conv?": form})
+    assert_traced(net, 3, 16, 16)
+    folded = fold(trace(net, torch.zeros(1, 3, 16, 16)))
+    kinds = [op.kind for op in folded.ops]
+    assert (kinds.count("VIEW"), kinds.count("RELU"), kinds.count("ADD")) == (0, 13, 13 + 6 + 1)
 
 
 ODD = {

@@ -113,7 +113,8 @@ def _taken_in(graph: Graph, op: Op) -> Graph:
         return graph
     if op.kind == "CONTRACT" and before.kind == "CONTRACT" and before.args[1:] == ():
         lost = {*windowed(before, graph[before.args[0]].axes)} - {*before.axes}
-        slices = all(graph.size[axis] == 1 for axis in lost) and not any(lost & {*graph[name].axes} for name in own)
+        foreign = lost.union(window.axis for window in before.window)
+        slices = all(graph.size[axis] == 1 for axis in lost) and not any(foreign & {*graph[name].axes} for name in own)
         return _rewritten(graph, {op.name: replace(op, window=before.window)}, {before.name: before.args[0]}, {}) if slices else graph
     if op.axes != before.axes or not all({*graph[name].axes} <= {*op.axes} for name in own):
         return graph
