@@ -177,12 +177,17 @@ def test_options_that_torch_refuses_and_columns_that_are_no_kernels() -> None:
         TensorizedConv2d(strange)
 
 
-def test_recomputing_keeps_x_alone_and_trains_the_same() -> None:
+@pytest.mark.parametrize("bf16", [False, True])
+def test_recomputing_keeps_x_alone_and_trains_the_same(bf16: bool) -> None:
     torch.manual_seed(0)
     layer, again = TensorizedConv2d(FORM, padding=1), TensorizedConv2d(FORM, padding=1, recompute=True)
     again.load_state_dict(layer.state_dict())
     x = torch.randn(4, 6, 5, 5, requires_grad=True)
-    slopes = [torch.autograd.grad(each(x).square().sum(), (x, *each.parameters())) for each in (layer, again)]
+    slopes = []
+    for each in (layer, again):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            y = each(x)
+        slopes.append(torch.autograd.grad(y.square().sum(), (x, *each.parameters())))
     assert all(torch.equal(one, other) for one, other in zip(*slopes, strict=True))
     kept: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.data_ptr()) or tensor, lambda tensor: tensor):

@@ -99,6 +99,19 @@ def test_recomputing_keeps_x_alone_and_trains_the_same() -> None:
     assert set(kept) == {tensor.data_ptr() for tensor in (x, *again.fc1.cores)}
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_autocast_goes_through_as_in_torchs_own(recompute: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = TensorizedLinear(FORM, recompute=recompute), torch.randn(64, 10)
+    expected = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+        assert y.dtype == nn.Linear(10, 12)(x).dtype == torch.bfloat16
+    assert (y - expected).norm() < 0.02 * expected.norm()
+    slopes = [torch.autograd.grad(each.square().sum(), layer.core0)[0] for each in (y, expected)]
+    assert slopes[0].dtype == torch.float32 and (slopes[0] - slopes[1]).norm() < 0.05 * slopes[1].norm()
+
+
 def test_the_network_given_stays_as_it_was() -> None:
     net = fc([10, 12, 3])
     smaller = tensorize(net, {"fc1": FORM})

@@ -125,7 +125,8 @@ def initial(form: Factorization, std: float, seed: int | np.random.Generator) ->
 def decompose(weight: np.ndarray, form: Factorization, seed: int = 0) -> tuple[np.ndarray, ...]:
     """Cores of a given factorization that approximate a given weight matrix (rows, cols), by TensorLy.
 
-    Truncated SVDs for chains (quasi-optimal), HOOI for Tucker, alternating least squares from a seeded start for CP.
+    Truncated SVDs for chains (quasi-optimal), a kernel's Tucker-2 among them; HOOI for a matrix's Tucker; alternating least squares from a
+    seeded start for CP.
     """
     if weight.shape != form.shape:
         raise ValueError(f"a weight of shape {weight.shape} cannot take the form of {form.shape}")

@@ -56,8 +56,8 @@ class Prior:
             ranks = [axis for axis in core if axis in form.ranks]
             ends = (ranks[0], ranks[-1]) if self.product and ranks else tuple(ranks[-1:])
             modes = {*core} - {*ranks}
-            joins = not modes or len(ranks) > 1 and modes <= {"kh", "kw"}
-            chosen.append(() if joins else ends)
+            tuckers = not modes or len(ranks) > 1 and modes <= {"kh", "kw"}
+            chosen.append(() if tuckers else ends)
         return tuple(chosen)
 
 

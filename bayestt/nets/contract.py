@@ -65,6 +65,12 @@ def needed(x: Tensor, cores: Sequence[Tensor]) -> Gradients:
     return "cores" if any(core.requires_grad for core in cores) else "none"
 
 
+def precision(x: Tensor) -> torch.dtype:
+    """The dtype in which products of x are computed: its own, or what autocast casts to."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
 def recomputed(contraction: Contraction) -> Contraction:
     """The same product, but only x and the cores are kept for the backward pass, which computes all else again."""
     return lambda x, cores: _Recomputed.apply(contraction, x, *cores)
@@ -184,10 +190,13 @@ class _Recomputed(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         ctx.contraction, *operands = inputs
         ctx.save_for_backward(*operands)
+        device = output.device.type
+        ctx.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple:
-        _, pull = torch.func.vjp(lambda x, *cores: ctx.contraction(x, cores), *ctx.saved_tensors)
+        with torch.autocast(*ctx.autocast):
+            _, pull = torch.func.vjp(lambda x, *cores: ctx.contraction(x, cores), *ctx.saved_tensors)
         return None, *pull(upstream)
 
 

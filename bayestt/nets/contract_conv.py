@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from bayestt.algebra.factorization import Factorization
-from bayestt.nets.contract import Contraction, Cores, Gradients, choose, merging
+from bayestt.nets.contract import Contraction, Cores, Gradients, choose, merging, precision
 
 TAPS = ("kh", "kw")
 """Axes of a kernel's height and width."""
@@ -32,11 +32,9 @@ def plan_conv(form: Factorization, window: Window, x: Tensor, gradients: Gradien
 
     As `contract.plan`, also for each height, width and memory format; under autocast measured in the dtype that it casts to.
     """
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     memory_format = torch.channels_last if x.stride(1) == 1 and not x.is_contiguous() else torch.contiguous_format
     shape = 1 << max(len(x) - 1, 0).bit_length(), *x.shape[1:]
-    return _chosen(form, window, shape, memory_format, x.device, dtype, gradients, torch.get_num_threads())
+    return _chosen(form, window, shape, memory_format, x.device, precision(x), gradients, torch.get_num_threads())
 
 
 def chains(form: Factorization, window: Window) -> dict[str, Contraction]:
@@ -74,7 +72,8 @@ def _chosen(
 def _chain(form: Factorization, window: Window, first: Cores, middle: Cores, last: Cores) -> Contraction:
     """Merge the cores of each part to a kernel and convolve with one after the other: channels in, taps, channels out.
 
-    A rank that the first and the last part share counts groups of channels, which the middle part leaves apart.
+    A rank that the first and the last part share counts groups of channels, which the middle part leaves apart; if the middle part lacks
+    it, it has one kernel for all of them.
     """
     before, between, after = ({axis for k in part for axis in form.cores[k]} for part in (first, middle, last))
     groups, into, out = (

@@ -56,11 +56,11 @@ class TensorizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         cores = self.cores
         gradients = contract.needed(x, cores)
-        product = contract.plan(self.form, len(x), x.device, x.dtype, gradients)
+        product = contract.plan(self.form, len(x), x.device, contract.precision(x), gradients)
         if self.recompute and gradients != "none":
             product = contract.recomputed(product)
         y = product(x, cores)
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def dense(self) -> Tensor:
         """The weight (rows, cols) that the cores stand for."""
