@@ -1,7 +1,7 @@
 """From the nests of a schedule to the instruction words of our machine."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
@@ -13,7 +13,15 @@ from hw.arch import STREAMS, Arch
 from hw.program import Program, Segment, check_fits
 
 Spans = dict[str, tuple[tuple[int, int], ...]]
-"""Which constants are needed: first word, and the one after the last, of every piece of the weights and of the inits, in order."""
+"""Words of the weights ("w") and of the inits that are needed: first, and the one after the last, of every piece, in order."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A nest's instruction words, as if its constants began at address 0, and where in the schedule these lie."""
+
+    code: tuple[int, ...]
+    spans: Spans
 
 
 def assemble(schedule: Schedule, arch: Arch) -> Program:
@@ -75,69 +83,69 @@ def instructions(nest: Nest, arch: Arch) -> tuple[int, ...]:
 
 def _segments(schedule: Schedule, arch: Arch) -> Iterator[Segment]:
     """The nests in order, as many in a segment as its memories hold."""
-    pieces: list[tuple[tuple[int, ...], Spans]] = []
-    needed: Spans = {"w": (), "init": ()}
+    pieces: list[_Piece] = []
     for nest in schedule.nests:
-        words, own = _located(nest, arch)
+        piece = _piece(nest, arch)
         _check_legal(nest, schedule)
-        for memory, room in _room(words, own, arch).items():
-            check_fits(f"nest {nest.name!r}", memory, room, arch)
-        grown = {stream: _joined(needed[stream] + own[stream]) for stream in needed}
-        code = [word for piece, _ in pieces for word in piece]
-        if any(room > getattr(arch, f"{memory}_depth") for memory, room in _room((*code, *words), grown, arch).items()):
-            yield _segment(pieces, needed, schedule, arch)
-            pieces, grown = [], own
-        pieces.append((words, own))
-        needed = grown
-    yield _segment(pieces, needed, schedule, arch)
+        for memory, needed in _words([piece]).items():
+            check_fits(f"nest {nest.name!r}", memory, needed, arch)
+        if any(needed > getattr(arch, f"{memory}_depth") for memory, needed in _words([*pieces, piece]).items()):
+            yield _segment(pieces, schedule, arch)
+            pieces = []
+        pieces.append(piece)
+    yield _segment(pieces, schedule, arch)
 
 
-def _located(nest: Nest, arch: Arch) -> tuple[tuple[int, ...], Spans]:
-    """A nest's instruction words with the first weight and init that it needs at address 0, and the span of each: none for a copy."""
+def _piece(nest: Nest, arch: Arch) -> _Piece:
+    """A nest for a segment; a copy needs no constants."""
     if "external" in (nest.source, nest.target):
-        return instructions(replace(nest, w=0, init=0), arch), {"w": (), "init": ()}
+        return _Piece(instructions(replace(nest, w=0, init=0), arch), {"w": (), "init": ()})
     starts, spans = {}, {}
     for stream in ("w", "init"):
         low, high = (end // arch.lanes for end in _reach(nest, stream))
         starts[stream] = getattr(nest, stream) - low * arch.lanes
         spans[stream] = ((low, high + 1),)
-    return instructions(replace(nest, **starts), arch), spans
+    return _Piece(instructions(replace(nest, **starts), arch), spans)
 
 
-def _room(code: tuple[int, ...], spans: Spans, arch: Arch) -> dict[str, int]:
-    """How many words of each memory a segment takes."""
-    weights, inits = (sum(stop - start for start, stop in spans[stream]) for stream in ("w", "init"))
-    return {"code": len(code), "weight": weights, "init": inits}
+def _words(pieces: list[_Piece]) -> dict[str, int]:
+    """How many words of each memory pieces need together."""
+    weights, inits = (sum(stop - start for start, stop in spans) for spans in _united(pieces).values())
+    return {"code": sum(len(piece.code) for piece in pieces), "weight": weights, "init": inits}
 
 
-def _joined(spans: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-    """The same words in spans in order that do not touch."""
-    joined: list[tuple[int, int]] = []
-    for start, stop in sorted(spans):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = joined[-1][0], max(stop, joined[-1][1])
-        else:
-            joined.append((start, stop))
-    return tuple(joined)
+def _united(pieces: list[_Piece]) -> Spans:
+    """All constants of pieces, those that they share once, in spans that do not touch."""
+    spans: Spans = {}
+    for stream in ("w", "init"):
+        united: list[tuple[int, int]] = []
+        for start, stop in sorted(span for piece in pieces for span in piece.spans[stream]):
+            if united and start <= united[-1][1]:
+                united[-1] = united[-1][0], max(stop, united[-1][1])
+            else:
+                united.append((start, stop))
+        spans[stream] = tuple(united)
+    return spans
 
 
-def _segment(pieces: list[tuple[tuple[int, ...], Spans]], needed: Spans, schedule: Schedule, arch: Arch) -> Segment:
-    """Instruction words and the constants they need, those one behind the other, with each word told where its own begin."""
-    code = []
-    for words, own in pieces:
-        moved = sum(_place(own[stream], needed[stream]) << arch.instruction[stream].offset for stream in own)
-        code += [word + moved for word in words]
+def _segment(pieces: list[_Piece], schedule: Schedule, arch: Arch) -> Segment:
+    """Pieces with their constants, which lie one behind the other; each word is told where its own begin."""
+    spans, fields = _united(pieces), arch.instruction
+    code: list[int] = []
+    for piece in pieces:
+        moved = sum(_before(own, spans[stream]) << fields[stream].offset for stream, own in piece.spans.items())
+        code += [word + moved for word in piece.code]
     weights, inits = (
-        np.concatenate([constants.reshape(-1, arch.lanes)[start:stop] for start, stop in ((0, 0), *needed[stream])])
+        np.concatenate([constants.reshape(-1, arch.lanes)[start:stop] for start, stop in ((0, 0), *spans[stream])])
         for stream, constants in (("w", schedule.weights), ("init", schedule.inits))
     )
     return Segment(tuple(code), weights, inits)
 
 
-def _place(own: tuple[tuple[int, int], ...], needed: tuple[tuple[int, int], ...]) -> int:
-    """Where a nest's constants begin among all that a segment needs."""
-    ((first, _),) = own or ((0, 0),)
-    return sum(min(stop, first) - start for start, stop in needed if start < first)
+def _before(own: tuple[tuple[int, int], ...], spans: tuple[tuple[int, int], ...]) -> int:
+    """How many words of all spans come before the first of a piece's own."""
+    first = own[0][0] if own else 0
+    return sum(min(stop, first) - start for start, stop in spans if start < first)
 
 
 def _check_legal(nest: Nest, schedule: Schedule) -> None:

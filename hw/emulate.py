@@ -17,8 +17,9 @@ BLOCK = 2**20
 def emulate(program: Program, x: np.ndarray) -> np.ndarray:
     """Run every instruction on integer images: (n, features) -> (n, scores) int64, any n."""
     flat = check_images(x, program)
-    starts = tqdm(range(0, len(flat), IMAGES), desc="emulate", unit="batch", delay=3, leave=False)
-    scores = [_run(program, flat[first : first + IMAGES]) for first in starts]
+    starts = range(0, len(flat), IMAGES)
+    with tqdm(total=len(starts) * len(program.code), desc="emulate", unit="instruction", delay=3, leave=False) as bar:
+        scores = [_run(program, flat[first : first + IMAGES], bar) for first in starts]
     return np.concatenate(scores or [np.zeros((0, len(program.score)), np.int64)])
 
 
@@ -39,7 +40,7 @@ def walk(instruction: data.Const, arch: Arch) -> dict[str, np.ndarray]:
     return addresses
 
 
-def _run(program: Program, x: np.ndarray) -> np.ndarray:
+def _run(program: Program, x: np.ndarray, bar: tqdm) -> np.ndarray:
     """One pass over the code for all images; memories are (words, images), of float64, which holds their integers and multiplies fast."""
     arch = program.arch
     memories = {"data": np.zeros((arch.data_depth, len(x))), "external": np.zeros((arch.external_depth, len(x)))}
@@ -55,6 +56,7 @@ def _run(program: Program, x: np.ndarray) -> np.ndarray:
                 external[at["y"]] = elements[at["x"]]
             else:
                 _compute(instruction, segment, arch, at, elements, scores if instruction.final else elements)
+            bar.update()
     return scores[program.score].T
 
 

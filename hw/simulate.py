@@ -1,7 +1,7 @@
 """A program on the gateware itself, clock by clock."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice, repeat
 from typing import Any
@@ -41,65 +41,14 @@ def simulate(program: Program, x: np.ndarray, pauses: Sequence[int] = (0,), engi
     installed, runs a million, once it has compiled the machine. `pauses` says, over and over, for how many cycles each transfer of each
     stream is kept waiting: scores must not depend on it. An external memory answers after `External.latency` cycles.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"there is no engine {engine!r}, expected one of {', '.join(ENGINES)}: choose one of these")
+    engines = {"amaranth": _run, "verilator": verilate.run}
+    if engine not in engines:
+        raise ValueError(f"there is no engine {engine!r}, expected one of {', '.join(engines)}: choose one of these")
     groups = list(batches(check_images(x, program), program.arch.rows))
-    words, ends = ENGINES[engine](program, [batch for batch, _ in groups], pauses)
+    words, ends = engines[engine](program, [batch for batch, _ in groups], pauses)
     first = program.score.min()
     scores = [found[program.score - first, :count].T for found, (_, count) in zip(words, groups, strict=True)]
     return Simulation(np.concatenate([np.zeros((0, len(program.score)), np.int64), *scores]), tuple(np.diff(ends).tolist()))
-
-
-def run(program: Program, groups: Sequence[np.ndarray], pauses: Sequence[int]) -> tuple[list[np.ndarray], list[int]]:
-    """The score words (words, rows) of every batch of images (rows, features), and the machine's count of cycles before and after each."""
-    machine = Datapath(program.arch)
-    external = np.zeros((program.arch.external_depth, program.arch.rows), np.int64)
-    score_words = program.score.max() - program.score.min() + 1
-    scores, ends = [], [0]
-
-    async def host(context: SimulatorContext) -> None:
-        if program.resident:
-            await put(context, machine.load, program.loads[0].tolist())
-            await context.tick()
-            ends[0] = context.get(machine.cycles)
-        for batch in groups:
-            words = in_memory_order(batch, program)
-            for number, load in enumerate(() if program.resident else program.loads):
-                # A word passes only when the batch before is done.
-                await put(context, machine.load, load[:1].tolist(), cycle(pauses))
-                if number == 0 and program.source == "external":
-                    external[program.image.min() :][: len(words)] = words
-                await put(context, machine.load, load[1:].tolist(), cycle(pauses))
-                if number == 0 and program.source == "data":
-                    await put(context, machine.image, words.tolist(), cycle(pauses))
-            if program.resident:
-                await put(context, machine.image, words.tolist(), cycle(pauses))
-
-    async def reader(context: SimulatorContext) -> None:
-        for _ in groups:
-            scores.append(np.array(await take(context, machine.score, score_words, cycle(pauses)), np.int64))
-            ends.append(context.get(machine.cycles))
-
-    async def memory(context: SimulatorContext) -> None:
-        await serve(context, machine, external, pauses)
-
-    simulator = Simulator(machine)
-    simulator.add_clock(CLOCK_S)
-    simulator.add_testbench(host)
-    simulator.add_testbench(reader)
-    if program.arch.external_depth:
-        simulator.add_testbench(memory, background=True)
-    with tqdm(total=cycles(program, len(groups)), desc="simulate", unit=" cycles", delay=3, leave=False) as bar:
-        while len(scores) < len(groups):
-            simulator.run_until((bar.n + GLANCE_CYCLES) * CLOCK_S)
-            bar.update(GLANCE_CYCLES)
-    return scores, ends
-
-
-ENGINES: dict[str, Callable[[Program, Sequence[np.ndarray], Sequence[int]], tuple[list[np.ndarray], list[int]]]] = {
-    "amaranth": run,
-    "verilator": verilate.run,
-}
 
 
 async def put(context: SimulatorContext, port: stream.Interface, payloads: Iterable[Any], pauses: Iterator[int] = AT_ONCE) -> None:
@@ -149,3 +98,49 @@ async def serve(context: SimulatorContext, machine: Datapath, words: np.ndarray,
         if passed["write"]:
             words[written.address] = list(written.word)
         wait = {name: next(pause[name]) if passed[name] else max(wait[name] - 1, 0) for name in wait}
+
+
+def _run(program: Program, groups: Sequence[np.ndarray], pauses: Sequence[int]) -> tuple[list[np.ndarray], list[int]]:
+    """The score words (words, rows) of every batch of images (rows, features), and the machine's count of cycles before and after each."""
+    machine = Datapath(program.arch)
+    external = np.zeros((program.arch.external_depth, program.arch.rows), np.int64)
+    score_words = program.score.max() - program.score.min() + 1
+    scores, ends = [], [0]
+
+    async def host(context: SimulatorContext) -> None:
+        if program.resident:
+            await put(context, machine.load, program.loads[0].tolist())
+            await context.tick()
+            ends[0] = context.get(machine.cycles)
+        for batch in groups:
+            words = in_memory_order(batch, program)
+            for number, load in enumerate(() if program.resident else program.loads):
+                # A word passes only when the batch before is done.
+                await put(context, machine.load, load[:1].tolist(), cycle(pauses))
+                if number == 0 and program.source == "external":
+                    external[program.image.min() :][: len(words)] = words
+                await put(context, machine.load, load[1:].tolist(), cycle(pauses))
+                if number == 0 and program.source == "data":
+                    await put(context, machine.image, words.tolist(), cycle(pauses))
+            if program.resident:
+                await put(context, machine.image, words.tolist(), cycle(pauses))
+
+    async def reader(context: SimulatorContext) -> None:
+        for _ in groups:
+            scores.append(np.array(await take(context, machine.score, score_words, cycle(pauses)), np.int64))
+            ends.append(context.get(machine.cycles))
+
+    async def memory(context: SimulatorContext) -> None:
+        await serve(context, machine, external, pauses)
+
+    simulator = Simulator(machine)
+    simulator.add_clock(CLOCK_S)
+    simulator.add_testbench(host)
+    simulator.add_testbench(reader)
+    if program.arch.external_depth:
+        simulator.add_testbench(memory, background=True)
+    with tqdm(total=cycles(program, len(groups)), desc="simulate", unit=" cycles", delay=3, leave=False) as bar:
+        while len(scores) < len(groups):
+            simulator.run_until((bar.n + GLANCE_CYCLES) * CLOCK_S)
+            bar.update(GLANCE_CYCLES)
+    return scores, ends

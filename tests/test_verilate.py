@@ -31,14 +31,14 @@ SOME = Arch(rows=1, lanes=1, loops=1, data_depth=8, weight_depth=8, init_depth=8
 def test_the_compiled_gateware_computes_what_the_emulator_does_in_the_cycles_of_the_formula(
     data: st.DataObject, arch: Arch, seed: int
 ) -> None:
-    schedule = data.draw(schedules(arch, most_nests=6))
-    program, x = assemble(schedule, arch), images(schedule, arch, 2 * arch.rows - 1, seed)
-    free, stalled = (simulate(program, x, pauses, engine="verilator") for pauses in ((0,), stalls(seed)))
-    expected = emulate(program, x)
-    assert (free.y == expected).all()
-    assert (stalled.y == expected).all()
-    assert np.cumsum(free.cycles).tolist() == [cycles(program, 1), cycles(program, 2)]
-    assert sum(stalled.cycles) >= cycles(program, 2)
+    _hold_to_the_emulator(data.draw(schedules(arch, most_nests=6)), arch, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None)
+@given(st.data(), st.sampled_from([COPYING, PLAIN]), st.integers(0, 2**32 - 1))
+def test_a_thousand_programs_of_many_nests(data: st.DataObject, arch: Arch, seed: int) -> None:
+    _hold_to_the_emulator(data.draw(schedules(arch, most_nests=12)), arch, seed)
 
 
 @settings(max_examples=8, deadline=None)
@@ -91,3 +91,14 @@ def test_what_a_compiler_says_is_shown_and_nothing_is_kept(monkeypatch: pytest.M
     with pytest.raises(RuntimeError, match=r"compiler failed on the gateware.*It says: no room left"):
         verilated(SOME)
     assert not list(tmp_path.rglob("bench"))
+
+
+def _hold_to_the_emulator(schedule: Schedule, arch: Arch, seed: int) -> None:
+    """Two batches, the second not full, with and without pauses."""
+    program, x = assemble(schedule, arch), images(schedule, arch, 2 * arch.rows - 1, seed)
+    free, stalled = (simulate(program, x, pauses, engine="verilator") for pauses in ((0,), stalls(seed)))
+    expected = emulate(program, x)
+    assert (free.y == expected).all()
+    assert (stalled.y == expected).all()
+    assert np.cumsum(free.cycles).tolist() == [cycles(program, 1), cycles(program, 2)]
+    assert sum(stalled.cycles) >= cycles(program, 2)
