@@ -21,6 +21,7 @@ from bayestt.bayes.guide import point
 from bayestt.bayes.model import categorical, model
 from bayestt.bayes.posterior import Posterior
 from bayestt.bayes.predict import predict, score
+from bayestt.bayes.processes import decided, first, wait
 from bayestt.bayes.prune import prune, ranks
 from bayestt.bayes.rank_posterior import rank_posterior
 from bayestt.bayes.reliability import reliability
@@ -46,7 +47,7 @@ def train(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     result = {}
     for name, net, settings, guide in (("dense", dense, cfg.dense, point), ("tensorized", tensorized, fitted, instantiate(cfg.guide))):
         learned = _fit(cfg, data, folder, name, net, settings, guide)
-        weights.save(learned.net, folder / f"{name}.weights")
+        _keep(learned.net, folder / f"{name}.weights")
         result[name] = _judged(cfg, data, name, learned.net) | _history(learned)
     return result
 
@@ -55,7 +56,7 @@ def shrink(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     """Cut the ranks that carry next to nothing, or that the budget has no room for, and learn on without the prior in the others."""
     pruned = _cut(cfg, loaded(cfg, folder, "tensorized"))
     learned = _fit(cfg, data, folder, "pruned", pruned, cfg.finetune)
-    weights.save(learned.net, folder / "pruned.weights")
+    _keep(learned.net, folder / "pruned.weights")
     return _judged(cfg, data, "pruned", learned.net) | {"ranks": ranks(learned.net)} | _history(learned)
 
 
@@ -148,17 +149,17 @@ def _budget(cfg: DictConfig) -> int | None:
 def _fit(cfg: DictConfig, data: Dataset, folder: Path, name: str, net: nn.Module, settings: Mapping, guide: Callable = point) -> Posterior:
     """One training, by default of one best value for every weight; all but the dense net are taught where a teacher is asked for."""
     images, labels = data.train.images[: cfg.images], data.train.labels[: cfg.images]
-    believed = model(net, instantiate(cfg.prior), categorical, len(images))
+    believed = model(net.to(cfg.device), instantiate(cfg.prior), categorical, len(images))
     return fit(
         believed,
         guide(believed),
-        Batches(images, labels, cfg.batch_size, cfg.seed),
+        Batches(images, labels, cfg.batch_size, cfg.seed, instantiate(cfg.augment)),
         (data.validation.images, data.validation.labels),
         threshold=cfg.prune.threshold,
         teacher=_teacher(cfg, data, folder) if name not in ("dense", "teacher") else None,
         checkpoint=folder / f"{name}.training",
-        watch=tensorboard(folder / "tensorboard" / name) if cfg.tensorboard else None,
-        **settings,
+        watch=tensorboard(folder / "tensorboard" / name) if cfg.tensorboard and first() else None,
+        **{"precision": cfg.precision, **settings},
     )
 
 
@@ -167,13 +168,20 @@ def _teacher(cfg: DictConfig, data: Dataset, folder: Path) -> Teacher | None:
     if cfg.teacher is None:
         return None
     if "net" not in cfg.teacher:
-        return Teacher(loaded(cfg, folder, "dense"), cfg.teacher.share, cfg.teacher.temperature)
+        return Teacher(loaded(cfg, folder, "dense").to(cfg.device), cfg.teacher.share, cfg.teacher.temperature)
     file = Path(cfg.teacher.file)
-    if not file.exists():
+    if not decided(file.exists()):
         torch.manual_seed(0)
         file.parent.mkdir(parents=True, exist_ok=True)
-        weights.save(_fit(cfg, data, folder, "teacher", instantiate(cfg.teacher.net), {**cfg.teacher.fit, "weight": 0}).net, file)
-    return Teacher(weights.load(instantiate(cfg.teacher.net), file), cfg.teacher.share, cfg.teacher.temperature)
+        _keep(_fit(cfg, data, folder, "teacher", instantiate(cfg.teacher.net), {**cfg.teacher.fit, "weight": 0}).net, file)
+    return Teacher(weights.load(instantiate(cfg.teacher.net), file).to(cfg.device), cfg.teacher.share, cfg.teacher.temperature)
+
+
+def _keep(net: nn.Module, file: Path) -> None:
+    """Write a net's weights where every process finds them afterwards."""
+    if first():
+        weights.save(net, file)
+    wait()
 
 
 def _judged(cfg: DictConfig, data: Dataset, name: str, learned: Posterior | nn.Module, samples: int = 1) -> Result:

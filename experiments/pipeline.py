@@ -3,6 +3,7 @@
     python experiments/pipeline.py experiment=demo
     python experiments/pipeline.py experiment=demo start=simulate simulate.images=100     # again from a step, in the same folder
     python experiments/pipeline.py -m experiment=demo seed=0,1,2                           # three runs
+    torchrun --nproc-per-node=2 experiments/pipeline.py experiment=demo                    # learned by two processes together
 
 An interrupted training goes on where it was when the same command is given again.
 """
@@ -28,15 +29,19 @@ from omegaconf import DictConfig
 from page import Result
 
 from bayestt.bayes.memory import keep_freed_memory
+from bayestt.bayes.processes import first, together
 from bayestt.data.dataset import Dataset
 
 log = logging.getLogger("pipeline")
 ROOT = Path(__file__).parent.parent
-STEPS: dict[str, Callable[[DictConfig, Dataset, Path], Result]] = {
+LEARNING: dict[str, Callable[[DictConfig, Dataset, Path], Result]] = {
     "train": learn.train,
     "prune": learn.shrink,
     "baselines": learn.baselines,
     "posterior": learn.believe,
+}
+"""The steps that several processes take together; all others are the first one's."""
+STEPS: dict[str, Callable[[DictConfig, Dataset, Path], Result]] = LEARNING | {
     "quantize": deploy.to_integer,
     "lower": deploy.to_program,
     "emulate": deploy.run_emulator,
@@ -61,9 +66,13 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> dict[st
     data = instantiate(cfg.data)
     results = {}
     for name in names[names.index(cfg.start) : names.index(cfg.stop) + 1]:
+        if not (first() or name in LEARNING):
+            break
         begin = perf_counter()
         results[name] = STEPS[name](cfg, data, folder)
         seconds = round(perf_counter() - begin, 1)
+        if not first():
+            continue
         (folder / f"{name}.json").write_text(json.dumps(results[name] | {"seconds": seconds, "made_with": made_with}))
         for checkpoint in folder.glob("*.training"):
             checkpoint.unlink()
@@ -106,7 +115,8 @@ def _git(*words: str) -> str:
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float | tuple[float, ...] | None:
     try:
-        results = run(cfg, Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().overrides.task)
+        with together():
+            results = run(cfg, Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().overrides.task)
         return objectives(cfg, results)
     except FloatingPointError as fault:
         # In a sweep it is a failed run among others.

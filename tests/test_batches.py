@@ -18,3 +18,11 @@ def test_an_epoch_meets_every_image_once_in_an_order_of_its_own() -> None:
         Batches(images, np.arange(9))
     with pytest.raises(ValueError, match="batches of 0 images"):
         Batches(images, np.arange(10), size=0)
+
+
+def test_every_batch_is_changed_by_numbers_of_its_own() -> None:
+    ten = Batches(np.zeros((10, 1), np.float32), np.arange(10), size=3, seed=2)
+    places = [(1, 0), (1, 1), (2, 0), (1, 0)]
+    first, *others, again = [ten.chance(*place) for place in places]
+    assert torch.equal(first, again) and not any(torch.equal(first, other) for other in others)
+    assert first.shape == (3, 3) and Batches(ten.images, ten.labels).chance(1, 0).shape == (10, 3)

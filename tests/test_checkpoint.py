@@ -5,16 +5,21 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_fit import SHORT, VALIDATION, batches, believed, contents
 
 from bayestt.artifact import read_arrays, write_arrays
 from bayestt.bayes import fit as fitting
+from bayestt.bayes.batches import Batches
 from bayestt.bayes.fit import fit
 from bayestt.bayes.guide import mean_field, point
+from bayestt.bayes.model import categorical, model
 from bayestt.bayes.posterior import Posterior
 from bayestt.bayes.prior import gamma_product, half_cauchy, log_uniform
+from bayestt.data.augment import CropAndFlip
+from bayestt.nets.resnet import resnet
 
 
 @pytest.fixture
@@ -49,6 +54,28 @@ def test_an_interrupted_training_ends_with_the_same_bytes(make, prior, number: i
     resumed = fit(believes, make(believes), batches(), VALIDATION, **SHORT, checkpoint=str(tmp_path / "twice"))
     assert contents(resumed) == contents(whole)
     assert (tmp_path / "twice").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@pytest.mark.parametrize("make", [point, mean_field])
+def test_batch_norm_changed_images_and_bfloat16_resume_too(make, tmp_path: Path, interrupted) -> None:
+    random = np.random.default_rng(0)
+    images, labels = random.standard_normal((48, 3, 8, 8)).astype(np.float32), random.integers(0, 4, 48)
+    torch.manual_seed(0)
+    believes = model(resnet(8, 3, 4), log_uniform(), categorical, 48)
+
+    def run(name: str, padding: int = 2) -> Posterior:
+        given = Batches(images, labels, size=12, augment=CropAndFlip(padding)), (images, labels)
+        return fit(believes, make(believes), *given, lr=0.01, epochs=3, precision="bf16", checkpoint=tmp_path / name)
+
+    whole = run("whole")
+    interrupted(7)
+    with pytest.raises(KeyboardInterrupt):
+        run("twice")
+    assert contents(run("twice")) == contents(whole)
+    assert (tmp_path / "twice").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert "net.stage3.down.norm2.running_var" in read_arrays(tmp_path / "whole", "training")[1]
+    with pytest.raises(ValueError, match=r"augment CropAndFlip\(padding=2\) there and CropAndFlip\(padding=1\) here"):
+        run("whole", padding=1)
 
 
 def test_a_checkpoint_changes_no_byte_and_a_finished_one_is_the_answer(tmp_path: Path, monkeypatch) -> None:

@@ -18,6 +18,19 @@ CHOICES = [(group, choice) for group, choices in sorted(GROUPS.items()) for choi
 """All but sweeps, which test_sweep.py runs."""
 THREE_STEPS = ["images=384", "batch_size=128", "dense.epochs=1", "fit.epochs=1", "finetune.epochs=1"]
 SMALL_CHAIN = ["quantize.calibration=20", "emulate.images=4", "simulate.images=1", "form.fc1.rank=2", "form.fc2.rank=2"]
+RESNET, SIX_LAYERS = ["net.depth=14"], ["net.widths=[8,8,8,256]"]
+CONVOLUTIONS = {
+    **{("net", "resnet"): ["data=cifar10", *RESNET], ("net", "six_layers"): ["data=cifar10", *SIX_LAYERS]},
+    **{("form", f"resnet_{format}"): ["data=cifar10", "net=resnet", *RESNET] for format in ("tucker", "tensor_train")},
+    ("form", "six_layers"): ["data=cifar10", "net=six_layers", *SIX_LAYERS],
+    **{("experiment", f"cifar_cnn{short}"): ["threads=1", "prune.smaller=null", *SIX_LAYERS] for short in ("", "_cpu")},
+    **{
+        ("experiment", f"cifar_resnet{depth}{short}"): ["threads=1", "prune.parameters=null", *RESNET]
+        for depth in (20, 56, 110)
+        for short in ("", "_cpu")
+    },
+}
+"""Choices with convolutions, and what makes them small."""
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -32,7 +45,8 @@ def published_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for module in (mnist, fashion_mnist):
         publish(monkeypatch, module, idx_files(digits(5_400, 30)), tmp_path)
     random = np.random.default_rng(0)
-    pictures = [batch(random.integers(0, 256, (1_080, 3_072), np.uint8), random.integers(0, 10, 1_080).tolist()) for _ in range(6)]
+    monkeypatch.setattr(cifar10, "HELD_OUT", 116)
+    pictures = [batch(random.integers(0, 256, (100, 3_072), np.uint8), random.integers(0, 10, 100).tolist()) for _ in range(6)]
     publish(monkeypatch, cifar10, pictures, tmp_path)
     return str(tmp_path)
 
@@ -48,13 +62,19 @@ def test_every_yaml_runs(group: str, choice: str, published_data: str, tmp_path:
         overrides += ["net.sizes=[3072,32,10]", "form.fc1.rows=null", "form.fc1.cols=null", "form.fc2.rows=null", "form.fc2.cols=null"]
     if group == "posterior":
         overrides += ["posterior.epochs=1", "posterior.samples=2"]
-    stop = "simulate" if whole else "posterior" if group == "posterior" else "train"
-    pipeline.run(composed(f"{group}={choice}", *overrides, f"stop={stop}", *(SMALL_CHAIN if whole else [])), tmp_path)
+    if (group, choice) in CONVOLUTIONS:
+        stop = "prune" if whole else "train"
+        cfg = composed(f"{group}={choice}", *overrides, *CONVOLUTIONS[group, choice], f"stop={stop}")
+        cfg.form = {}
+    else:
+        stop = "simulate" if whole else "posterior" if group == "posterior" else "train"
+        cfg = composed(f"{group}={choice}", *overrides, f"stop={stop}", *(SMALL_CHAIN if whole else []))
+    pipeline.run(cfg, tmp_path)
     assert (tmp_path / f"{stop}.json").is_file()
 
 
 def test_every_folder_of_conf_is_a_group() -> None:
-    assert set(GROUPS) == {"data", "net", "form", "prior", "guide", "arch", "teacher", "posterior", "sweep", "experiment"}
+    assert set(GROUPS) == {"data", "net", "form", "prior", "guide", "arch", "teacher", "posterior", "sweep", "experiment", "augment"}
 
 
 @pytest.mark.parametrize("group", ["experiment", "sweep"])

@@ -153,6 +153,8 @@ def test_a_gradient_that_is_none_names_its_site() -> None:
         ({"ramp": -1}, "ramp is -1"),
         ({"rho": 1.5}, "rho is 1.5, expected 0 to 1"),
         ({"threshold": 2}, "threshold is 2, expected 0 to 1"),
+        ({"precision": "fp16"}, "precision is fp16, expected fp32 or bf16"),
+        ({"batches": Batches(np.zeros((9, 3, 8, 8), np.float32), np.zeros(9, int))}, r"the net takes no images of shape \(3, 8, 8\)"),
         ({"batches": Batches(DATA.train.images, DATA.train.labels + 3)}, "training labels go from 3 to 18 and the net scores 16 classes"),
         ({"validation": (VALIDATION[0], VALIDATION[1] - 99)}, "validation labels go from -9"),
         ({"validation": (VALIDATION[0][:0], VALIDATION[1][:0])}, "there are no validation images: give at least one"),

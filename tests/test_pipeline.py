@@ -114,6 +114,40 @@ def test_an_interrupted_training_ends_with_the_same_bytes(finished: Path, tmp_pa
         assert {key: array.tobytes() for key, array in ours.items()} == {key: array.tobytes() for key, array in theirs.items()}
 
 
+def together(folder: Path, *overrides: str) -> list[str]:
+    """The command that has two processes learn."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return [*torchrun, *command(folder, *overrides)[1:]]
+
+
+def test_two_processes_learn_and_one_goes_on(tmp_path: Path) -> None:
+    settings = [*QUICK, *SMALL, "fit.epochs=1", "stop=quantize", "teacher=cnn", f"teacher.file={tmp_path}/teacher", "teacher.fit.epochs=1"]
+    done = subprocess.run(together(tmp_path / "chain", *settings), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = (tmp_path / "chain" / "pipeline.log").read_text()
+    assert all(told.count(f"{step:9}") == 1 for step in ("train", "prune", "posterior", "quantize"))
+    assert json.loads((tmp_path / "chain" / "quantize.json").read_text())["images"] == 2000 and (tmp_path / "teacher").is_file()
+
+
+@pytest.mark.slow
+def test_two_interrupted_processes_end_with_the_same_bytes(tmp_path: Path) -> None:
+    settings = [*QUICK, *SMALL, "stop=train", "fit.epochs=20"]
+    process = subprocess.Popen(together(tmp_path / "chain", *settings), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "chain" / "tensorized.training").is_file() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode and (tmp_path / "chain" / "tensorized.training").is_file()
+    refused = ran(tmp_path / "chain", *settings)
+    assert refused.returncode == 1 and "processes 2 there and 1 here" in refused.stderr
+    for name in ("chain", "whole"):
+        subprocess.run(together(tmp_path / name, *settings), cwd=tmp_path, capture_output=True, check=True)
+    for name in ("dense.weights", "tensorized.weights"):
+        ours, theirs = (read_arrays(tmp_path / place / name, "weights")[1] for place in ("chain", "whole"))
+        assert {key: array.tobytes() for key, array in ours.items()} == {key: array.tobytes() for key, array in theirs.items()}
+
+
 MISTAKES = {
     "unknown step": (["start=trian"], "start=trian: expected one of train, prune"),
     "unknown baseline": (["baselines=[unifrom]"], "baselines=unifrom: expected one of uniform, decomposed"),

@@ -27,7 +27,7 @@ def drawn(magnitudes: list[list[float]]) -> Posterior:
         core0 = torch.zeros_like(net.fc1.core0)
         core0[0, 0] = torch.tensor(sample)
         samples.append({"fc1.core0": core0, "fc1.core1": torch.ones_like(net.fc1.core1)})
-    return Posterior(net, {}, {}, {}, (), lambda count, seed: samples[:count])
+    return Posterior(net, {}, {}, {}, (), lambda count, seed: samples[:count], lambda weights: {})
 
 
 def test_a_belief_is_how_often_samples_have_each_rank() -> None:

@@ -177,7 +177,16 @@ def test_what_makes_no_particles_is_refused(wrong: dict) -> None:
         particles(believed(), **{"count": 2, **wrong})
 
 
-def test_a_net_whose_statistics_particles_would_share_is_refused() -> None:
-    net = nn.Sequential(nn.Linear(24, 12), nn.BatchNorm1d(12), nn.Linear(12, 4))
-    with pytest.raises(ValueError, match="1.running_mean would be changed by all particles at once: give a net without batch norm"):
-        particles(model(net, log_uniform(), categorical, 50), 2)
+def test_particles_have_statistics_of_their_own() -> None:
+    """Nets with batch-norm learn together, and each predicts with what it sees itself."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(24, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 4))
+    believes, (x, labels) = model(net, log_uniform(), categorical, 16), batch()
+    batches = Batches(x.numpy(), labels.numpy(), size=8)
+    learned = fit(believes, particles(believes, 3, std=0.5), batches, (x.numpy(), labels.numpy()), lr=0.01, epochs=2)
+    means = [learned.statistics(weights)["1.running_mean"] for weights in learned.draws(3, seed=0)]
+    expected = [x @ weights["0.weight"].T + weights["0.bias"] for weights in learned.draws(3, seed=0)]
+    torch.testing.assert_close(torch.stack(means), torch.stack(expected).mean(1))
+    assert not torch.equal(means[0], means[1])
+    with pytest.raises(ValueError, match="particles learn in fp32 only"):
+        fit(believes, particles(believes, 3), batches, (x.numpy(), labels.numpy()), lr=0.01, epochs=1, precision="bf16")

@@ -1,5 +1,7 @@
 """A teacher: its loss is Hinton's, its lesson is what it says, and a share of nothing changes nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -139,3 +141,14 @@ def test_fit_meets_a_budget_and_only_a_point_can() -> None:
         )
     with pytest.raises(ValueError, match="a budget while learning needs a point guide, not MeanField: meet it first"):
         fit(believes, mean_field(believes), BATCHES, VALIDATION, lr=0.01, epochs=4, budget=budget)
+
+
+def test_a_teacher_speaks_of_images_as_they_were_changed() -> None:
+    """A student that is taught by itself learns nothing, whatever becomes of the images."""
+    torch.manual_seed(0)
+    net = fc([48, 16])
+    believes = model(net, log_uniform(), categorical, 96)
+    upside_down = replace(BATCHES, augment=lambda images, chance: images.flip(1) * chance[:, :1])
+    teacher = Teacher(net, share=1.0, temperature=1.0)
+    posterior = fit(believes, point(believes), upside_down, VALIDATION, lr=1e-9, epochs=1, weight=0, teacher=teacher)
+    assert posterior.history[0].loss == pytest.approx(0, abs=1e-6)

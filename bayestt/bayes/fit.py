@@ -1,6 +1,7 @@
 """The one training loop: MAP or variational inference of all weights, with the scales of the ranks found on the way."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -17,13 +18,17 @@ from tqdm import tqdm
 from bayestt.bayes.batches import Batches
 from bayestt.bayes.budget import Budget, silence
 from bayestt.bayes.checkpoint import digest, resume, save
+from bayestt.bayes.feed import Feed, feed
 from bayestt.bayes.guide import Point
 from bayestt.bayes.model import Model
 from bayestt.bayes.posterior import Epoch, Posterior
 from bayestt.bayes.predict import predict, score
+from bayestt.bayes.processes import agreed, count, decided, first
 from bayestt.bayes.prune import ranks, survivors
-from bayestt.bayes.step import Guide, adam, step
-from bayestt.bayes.teacher import Lesson, Teacher
+from bayestt.bayes.statistics import IMAGES, learning, statistics
+from bayestt.bayes.step import PRECISIONS, Guide, adam, step
+from bayestt.bayes.svgd import Particles
+from bayestt.bayes.teacher import Teacher
 
 Labelled = tuple[np.ndarray, np.ndarray]
 """Images, float32 (n, ...), and labels, int64 (n,)."""
@@ -45,6 +50,7 @@ def fit(
     threshold: float = 0.1,
     budget: Budget | None = None,
     teacher: Teacher | None = None,
+    precision: str = "fp32",
     checkpoint: str | Path | None = None,
     watch: Callable[[int, Epoch, nn.Module], None] | None = None,
 ) -> Posterior:
@@ -54,15 +60,27 @@ def fit(
     `lr` grows from 0 over `warmup` epochs and falls to `lr_end` along half a cosine. Where the prior's `closed_form` is true, the squares
     of its scales move to their best by `rho` (0 to 1) a step (Hawkins, Liu & Zhang 2022), else scales follow their gradient. `threshold`
     is that of `prune`, for the ranks in the history. A `budget`, of a point guide, sets ranks to zero after each epoch until it is met. A
-    `teacher` takes its share of the likelihood's place (Hinton et al. 2015).
+    `teacher` takes its share of the likelihood's place (Hinton et al. 2015); of images that the batches change it is asked again each time.
+    `precision` is `fp32`, or `bf16` for layers that multiply in bfloat16 while they learn; weights and predictions stay as they are.
+    Batch-norm learns and predicts as `bayestt.bayes.statistics` says.
 
-    With a path for a `checkpoint` every epoch is kept there. The same call after an interrupt goes on from the last whole epoch, to the
-    very same bytes: order and noise are functions of the batches' seed and the epoch's number. An objective that is no number ends the
-    training with a FloatingPointError that says when and where. `watch` is called after every epoch, with its number, its record, and the
-    net at the mean of its weights.
+    With a path for a `checkpoint` every epoch is kept there. The same call after an interrupt goes on from the last whole epoch, on a CPU
+    to the very same bytes: order and noise are functions of the batches' seed and the epoch's number. An objective that is no number ends
+    the training with a FloatingPointError that says when and where. `watch` is called after every epoch, with its number, its record, and
+    the net at the mean of its weights.
+
+    Called by all processes of torch.distributed's group alike (see `bayestt.bayes.processes`), each computes its part of every batch, and
+    the mean of their gradients moves the weights of all: in exact arithmetic the steps of one process with whole batches, but that
+    batch-norm sees a part of a batch at a time, and that layers which draw noise draw the same in each. The first one keeps the checkpoint,
+    where all must find it.
     """
-    settings = _Settings(lr, lr_end, epochs, warmup, weight, ramp, rho, threshold, budget)
+    settings = _Settings(lr, lr_end, epochs, warmup, weight, ramp, rho, threshold, budget, precision)
     _check_classes(model, batches, validation, teacher)
+    if precision == "bf16" and isinstance(guide, Particles):
+        # Convolutions of many nets at once have no backward pass in bfloat16 (torch 2.13).
+        raise ValueError("particles learn in fp32 only: leave out precision, or give another guide")
+    if (together := min(batches.size, len(batches.images))) % count():
+        raise ValueError(f"a batch of {together} images cannot be cut into {count()} equal parts: give a size that {count()} divides")
     if budget:
         if not isinstance(guide, Point):
             raise ValueError(
@@ -70,32 +88,40 @@ def fit(
             )
         # One that no ranks can meet is refused now, not after an epoch.
         survivors(model.net, parameters=budget.parameters)
-    lesson = teacher.lesson(batches.images) if teacher else None
+    fed = feed(batches, teacher, next(model.net.parameters()))
     whole = sum(weight.numel() for weight in model.net.parameters())
     model, guide = replace(model, net=deepcopy(model.net)), deepcopy(guide)
     optimizer = adam(model, guide, lr)
+    unchanged = fed.unchanged(IMAGES)
     history: list[Epoch] = []
+    if checkpoint is not None or count() > 1:
+        identity = _identity(model, guide, fed, validation, settings)
+        agreed(digest(np.frombuffer(json.dumps(identity).encode(), np.uint8)))
     if checkpoint is not None:
-        state = Path(checkpoint), _identity(model, guide, batches, validation, settings, lesson), guide, model.net, optimizer
-        if state[0].exists():
+        state = Path(checkpoint), identity, guide, model.net, optimizer
+        if decided(state[0].exists()):
             history = resume(*state)
-        else:
+        elif first():
             # A folder that cannot be written is found now, not after an epoch.
             save(*state, history)
-    with tqdm(total=epochs, initial=len(history), unit="epoch", disable=None) as bar:
+    with tqdm(total=epochs, initial=len(history), unit="epoch", disable=None if first() else True) as bar:
         for number in range(len(history) + 1, epochs + 1):
             with _noise(batches.seed_of(number)):
-                loss = _epoch(model, guide, optimizer, batches, lesson, number, settings)
+                loss = _epoch(model, guide, optimizer, fed, number, settings)
+            net = _at_mean(model, guide)
             if budget:
-                silence(_at_mean(model, guide), model.layout, guide.theta, optimizer, budget.after(number, whole))
-            history.append(_judged(model, guide, validation, loss, threshold))
-            if checkpoint is not None:
+                silence(net, model.layout, guide.theta, optimizer, budget.after(number, whole))
+                net = _at_mean(model, guide)
+            net.load_state_dict(statistics(net, {}, unchanged), strict=False)
+            reached = score(predict(net, validation[0]), validation[1])
+            history.append(Epoch(loss, reached.accuracy, reached.nll, ranks(net, threshold)))
+            if checkpoint is not None and first():
                 save(*state, history)
-            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{history[-1].accuracy:.4f}", **history[-1].ranks)
+            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{reached.accuracy:.4f}", **_shown(history[-1].ranks))
             bar.update()
             if watch is not None:
-                watch(number, history[-1], _at_mean(model, guide))
-    return _posterior(model, guide, history)
+                watch(number, history[-1], net)
+    return _posterior(model, guide, history, unchanged)
 
 
 @dataclass(frozen=True)
@@ -111,6 +137,7 @@ class _Settings:
     rho: float
     threshold: float
     budget: Budget | None
+    precision: str
 
     def __post_init__(self) -> None:
         rules = {
@@ -122,14 +149,19 @@ class _Settings:
             f"ramp is {self.ramp}, expected 0 epochs or more": self.ramp >= 0,
             f"rho is {self.rho}, expected 0 to 1": 0 <= self.rho <= 1,
             f"threshold is {self.threshold}, expected 0 to 1": 0 <= self.threshold <= 1,
+            f"precision is {self.precision}, expected {' or '.join(PRECISIONS)}": self.precision in PRECISIONS,
         }
         if broken := [rule for rule, kept in rules.items() if not kept]:
             raise ValueError(f"{', '.join(broken)}: change what fit is given")
 
 
 def _check_classes(model: Model, batches: Batches, validation: Labelled, teacher: Teacher | None) -> None:
-    """Refuse labels that the net has no score for, and a teacher of other classes."""
-    classes = predict(model.net, batches.images[:1]).shape[1]
+    """Refuse images that the net does not take, labels that it has no score for, and a teacher of other classes."""
+    try:
+        classes = predict(model.net, batches.images[:1]).shape[1]
+    except RuntimeError as fault:
+        why = str(fault).splitlines()[0]
+        raise ValueError(f"the net takes no images of shape {batches.images.shape[1:]} ({why}): build it for such images") from fault
     if teacher and (told := predict(teacher.net, batches.images[:1]).shape[1]) != classes:
         raise ValueError(f"the teacher scores {told} classes and the net {classes}: give a teacher of the same classes")
     for name, labels in (("training", batches.labels), ("validation", validation[1])):
@@ -142,10 +174,9 @@ def _check_classes(model: Model, batches: Batches, validation: Labelled, teacher
             )
 
 
-def _identity(
-    model: Model, guide: Guide, batches: Batches, validation: Labelled, settings: _Settings, lesson: Lesson | None
-) -> dict[str, Any]:
+def _identity(model: Model, guide: Guide, fed: Feed, validation: Labelled, settings: _Settings) -> dict[str, Any]:
     """All that decides where a training ends, to tell its checkpoint from another's."""
+    batches, lesson = fed.batches, fed.lesson
     return {
         **asdict(settings),
         "prior": model.prior.name,
@@ -153,55 +184,46 @@ def _identity(
         "num_data": model.num_data,
         "guide": type(guide).__name__,
         "batches": [batches.size, batches.seed],
+        "augment": batches.augment and repr(batches.augment),
+        "processes": count(),
         "start": digest(*(part.detach().cpu().numpy() for part in guide.parameters())),
         "data": digest(batches.images, batches.labels, *validation),
         "lesson": lesson and [lesson.share, lesson.temperature, digest(lesson.scores.numpy())],
     }
 
 
-def _epoch(
-    model: Model,
-    guide: Guide,
-    optimizer: torch.optim.Optimizer,
-    batches: Batches,
-    lesson: Lesson | None,
-    number: int,
-    settings: _Settings,
-) -> float:
+def _epoch(model: Model, guide: Guide, optimizer: torch.optim.Optimizer, fed: Feed, number: int, settings: _Settings) -> float:
     """All steps of an epoch; returns the mean objective."""
-    model.net.train()
-    device = next(model.net.parameters()).device
-    losses = []
-    images, labels = torch.from_numpy(batches.images), torch.from_numpy(batches.labels)
-    for k, chosen in enumerate(batches.epoch(number)):
-        past = number - 1 + k / len(batches)
-        warm = min(1.0, (past + 1 / len(batches)) / settings.warmup) if settings.warmup else 1.0
-        for group in optimizer.param_groups:
-            group["lr"] = warm * (settings.lr_end + (settings.lr - settings.lr_end) * (1 + cos(pi * past / settings.epochs)) / 2)
-        weight = settings.weight / model.num_data * (min(1.0, past / settings.ramp) if settings.ramp else 1.0)
-        try:
-            batch = images[chosen].to(device), labels[chosen].to(device)
-            losses.append(step(model, guide, optimizer, *batch, weight, settings.rho, lesson and lesson.of(chosen, device)))
-        except FloatingPointError as fault:
-            raise FloatingPointError(f"training ended in epoch {number}, batch {k + 1} of {len(batches)}: {fault}") from None
+    steps, losses = len(fed.batches), []
+    met = tqdm(fed.epoch(number), f"epoch {number}", steps, unit="batch", leave=False, delay=3, disable=None if first() else True)
+    with learning(model.net):
+        for k, (x, labels, lesson) in enumerate(met):
+            past = number - 1 + k / steps
+            warm = min(1.0, (past + 1 / steps) / settings.warmup) if settings.warmup else 1.0
+            for group in optimizer.param_groups:
+                group["lr"] = warm * (settings.lr_end + (settings.lr - settings.lr_end) * (1 + cos(pi * past / settings.epochs)) / 2)
+            weight = settings.weight / model.num_data * (min(1.0, past / settings.ramp) if settings.ramp else 1.0)
+            try:
+                losses.append(step(model, guide, optimizer, x, labels, weight, settings.rho, lesson, settings.precision))
+            except FloatingPointError as fault:
+                raise FloatingPointError(f"training ended in epoch {number}, batch {k + 1} of {steps}: {fault}") from None
     return fmean(losses)
 
 
-def _judged(model: Model, guide: Guide, validation: Labelled, loss: float, threshold: float) -> Epoch:
-    """The record of an epoch, from the net at the mean of its weights."""
-    net = _at_mean(model, guide)
-    reached = score(predict(net, validation[0]), validation[1])
-    return Epoch(loss, reached.accuracy, reached.nll, ranks(net, threshold))
+def _shown(found: Mapping[str, int]) -> dict[str, int]:
+    """Ranks by bond where a line has room for them, else their sum."""
+    return dict(found) if len(found) <= 8 else {"ranks": sum(found.values())}
 
 
-def _posterior(model: Model, guide: Guide, history: list[Epoch]) -> Posterior:
+def _posterior(model: Model, guide: Guide, history: list[Epoch], unchanged: list[Tensor]) -> Posterior:
     mean, std = (model.layout.unpack(moment.clone()) for moment in guide.moments())
     scales = model.layout.unpack_scales(torch.atleast_2d(guide.log_lam.detach()).mean(0).exp())
 
     def draws(count: int, seed: int) -> list[dict[str, Tensor]]:
         return [model.layout.unpack(theta) for theta in guide.draws(count, torch.Generator().manual_seed(seed))]
 
-    return Posterior(_at_mean(model, guide).eval(), mean, std, scales, tuple(history), draws)
+    net = _at_mean(model, guide).eval()
+    return Posterior(net, mean, std, scales, tuple(history), draws, lambda weights: statistics(net, weights, unchanged))
 
 
 @torch.no_grad()

@@ -20,7 +20,8 @@ class Epoch:
 class Posterior:
     """A trained net in eval mode, the mean and deviation of its weights by name, the scales of its ranks by name, and the epochs.
 
-    `draws` takes a number and a seed and gives so many samples of all weights by name; the net's weights are at their mean.
+    `draws` takes a number and a seed and gives so many samples of all weights by name; `statistics` gives, for weights by name, those of
+    batch-norm that belong to them. The net's weights are at their mean, its statistics are theirs.
     """
 
     net: nn.Module
@@ -29,3 +30,4 @@ class Posterior:
     scales: Mapping[str, Tensor]
     history: tuple[Epoch, ...]
     draws: Callable[[int, int], Sequence[Mapping[str, Tensor]]]
+    statistics: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]

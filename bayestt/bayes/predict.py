@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from tqdm import tqdm
 
 from bayestt.bayes.posterior import Posterior
+from bayestt.bayes.processes import first
 from bayestt.bayes.reliability import calibration_error, reliability
 
 BATCH = 1000
@@ -25,14 +27,18 @@ class Score:
 
 @torch.no_grad()
 def predict(learned: Posterior | nn.Module, images: np.ndarray, samples: int = 10, seed: int = 0) -> np.ndarray:
-    """Probabilities (n, classes), float32, of images (n, ...): the mean over samples of all weights, or those of a net as it is."""
+    """Probabilities (n, classes), float32, of images (n, ...): the mean over samples of all weights, or those of a net as it is.
+
+    Every sample has batch-norm statistics of its own (see `bayestt.bayes.statistics`).
+    """
     if samples < 1:
         raise ValueError(f"{samples} samples, expected at least 1: give how many to average over")
     if isinstance(learned, nn.Module):
         return _probabilities(learned, {}, images)
     if not any(std.any() for std in learned.std.values()):
         return _probabilities(learned.net, learned.mean, images)
-    return sum(_probabilities(learned.net, weights, images) for weights in learned.draws(samples, seed)) / np.float32(samples)
+    drawn = ({**weights, **learned.statistics(weights)} for weights in learned.draws(samples, seed))
+    return sum(_probabilities(learned.net, weights, images) for weights in drawn) / np.float32(samples)
 
 
 def score(probabilities: np.ndarray, labels: np.ndarray) -> Score:
@@ -44,10 +50,10 @@ def score(probabilities: np.ndarray, labels: np.ndarray) -> Score:
 
 
 def _probabilities(net: nn.Module, weights: dict[str, Tensor], images: np.ndarray) -> np.ndarray:
-    """Of one set of weights; what it lacks is the net's own."""
+    """Of one set of weights and statistics; what it lacks is the net's own."""
     like, training = next(net.parameters()), net.training
     net.eval()
-    parts = [torch.from_numpy(images[k : k + BATCH]).to(like) for k in range(0, max(1, len(images)), BATCH)]
-    scores = torch.cat([functional_call(net, weights, (part,)) for part in parts])
+    starts = tqdm(range(0, max(1, len(images)), BATCH), "predict", unit="k", leave=False, delay=3, disable=None if first() else True)
+    scores = torch.cat([functional_call(net, weights, (torch.from_numpy(images[k : k + BATCH]).to(like),)) for k in starts])
     net.train(training)
     return scores.softmax(dim=1).float().cpu().numpy()

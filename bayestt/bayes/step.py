@@ -1,15 +1,22 @@
 """One step of training: the objective, its gradient, and the scales of the ranks."""
 
+from collections.abc import Callable
+from functools import partial
+from math import isfinite
+
 import torch
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
 from bayestt.bayes.guide import MeanField, Point
 from bayestt.bayes.model import Model, log_prior
+from bayestt.bayes.processes import average
 from bayestt.bayes.svgd import Particles, direction
 from bayestt.bayes.teacher import Lesson
 
 Guide = Point | MeanField | Particles
+PRECISIONS = ("fp32", "bf16")
+"""Of the net's layers: as its weights are, or convolutions and products in bfloat16 (torch's autocast)."""
 
 
 def adam(model: Model, guide: Guide, lr: float) -> torch.optim.Optimizer:
@@ -27,27 +34,30 @@ def step(
     weight: float,
     rho: float,
     lesson: Lesson | None = None,
+    precision: str = "fp32",
 ) -> float:
     """Change the guide by one batch; returns the mean negative log-likelihood less `weight` times log-prior and entropy, before the change.
 
     With a lesson, a teacher's scores of the same images, its mean loss stands where the negative log-likelihood stood. Of particles it is
-    the mean over them, without entropy. Where the objective or its gradient is no number the weights stay: FloatingPointError, which names
-    the layer or the site it came from.
+    the mean over them, without entropy. Of several processes, each with its part of the batch, all change by the mean of their gradients.
+    Where the objective or its gradient is no number the weights stay: FloatingPointError, which names the layer or the site it came from.
     """
     optimizer.zero_grad()
     differentiate = _stein if isinstance(guide, Particles) else _variational
-    loss = differentiate(model, guide, x, labels, weight, rho, lesson)
-    if not (loss + sum(part.grad.sum() for part in guide.parameters() if part.grad is not None)).isfinite():
-        raise FloatingPointError(f"the objective is {loss.item()}, and {_culprit(model, guide, x)}: lower lr, or look at the data")
+    loss = differentiate(model, guide, partial(_misfit, model, x, labels, lesson, precision), weight, rho)
+    slopes = [part.grad for part in guide.parameters() if part.grad is not None]
+    average([loss, *slopes])
+    # Both numbers in one transfer: on a GPU each would make the queue of kernels run dry.
+    objective, sound = torch.stack([loss, loss + sum(slope.sum() for slope in slopes)]).tolist()
+    if not isfinite(sound):
+        raise FloatingPointError(f"the objective is {objective}, and {_culprit(model, guide, x)}: lower lr, or look at the data")
     optimizer.step()
-    return loss.item()
+    return objective
 
 
-def _variational(
-    model: Model, guide: Point | MeanField, x: Tensor, labels: Tensor, weight: float, rho: float, lesson: Lesson | None
-) -> Tensor:
+def _variational(model: Model, guide: Point | MeanField, misfit: Callable[[Tensor], Tensor], weight: float, rho: float) -> Tensor:
     """Give the guide the gradient of its objective, at one sample of theta."""
-    loss = _misfit(model, guide.draw(), x, labels, lesson)
+    loss = misfit(guide.draw())
     if weight > 0:
         square, lam = guide.square(), guide.log_lam.exp()
         if model.prior.closed_form:
@@ -58,7 +68,7 @@ def _variational(
     return loss.detach()
 
 
-def _stein(model: Model, guide: Particles, x: Tensor, labels: Tensor, weight: float, rho: float, lesson: Lesson | None) -> Tensor:
+def _stein(model: Model, guide: Particles, misfit: Callable[[Tensor], Tensor], weight: float, rho: float) -> Tensor:
     """Give the particles, as gradient, the way against which Stein's operator moves them; all their gradients at once.
 
     Their log-density, tempered as a variational guide's, is the objective divided by -weight: what keeps them apart is taken `weight`
@@ -72,7 +82,7 @@ def _stein(model: Model, guide: Particles, x: Tensor, labels: Tensor, weight: fl
         guide.log_lam.data.copy_(log_lam)
 
     def objective(theta: Tensor, log_lam: Tensor) -> Tensor:
-        loss = _misfit(model, theta, x, labels, lesson)
+        loss = misfit(theta)
         return loss - weight * log_prior(model, theta.square(), log_lam.exp()) if weight > 0 else loss
 
     slopes, losses = vmap(grad_and_value(objective, argnums=(0, 1)), randomness="different")(theta, log_lam)
@@ -84,9 +94,11 @@ def _stein(model: Model, guide: Particles, x: Tensor, labels: Tensor, weight: fl
     return losses.mean()
 
 
-def _misfit(model: Model, theta: Tensor, x: Tensor, labels: Tensor, lesson: Lesson | None) -> Tensor:
+def _misfit(model: Model, x: Tensor, labels: Tensor, lesson: Lesson | None, precision: str, theta: Tensor) -> Tensor:
     """The mean negative log-likelihood of the labels, or what a teacher makes of it."""
-    scores = model.scores(theta, x)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        scores = model.scores(theta, x)
+    scores = scores.to(theta.dtype)
     loss = -model.likelihood(scores).log_prob(labels).mean()
     return lesson.loss(scores, loss) if lesson else loss
 

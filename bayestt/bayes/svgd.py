@@ -15,12 +15,10 @@ def particles(model: Model, count: int, std: float = 0.01, seed: int = 0) -> "Pa
 
     Clones must differ, for the same nets feel the same forces: the authors train each a little further with a seed of its own, here noise
     of deviation `std` times the root mean square of each weight's own tensor tells them apart. All start with the scales best for the net,
-    whose ranks are in order already, without a ladder. It must have no running statistics, for these are not a particle's own.
+    whose ranks are in order already, without a ladder.
     """
     if count < 1 or not std > 0:
         raise ValueError(f"{count} particles, noise of deviation {std}: give at least one particle, and a positive deviation")
-    if shared := [name for name, _ in model.net.named_buffers() if name.endswith("running_mean")]:
-        raise ValueError(f"{shared[0]} would be changed by all particles at once: give a net without batch norm, or use another guide")
     start, generator = point(replace(model, prior=replace(model.prior, ladder=False))), torch.Generator().manual_seed(seed)
     noise = torch.randn(count, len(start.theta), generator=generator).to(start.theta)
     theta = start.theta.detach() + std * _spread(model, start.theta.detach()) * noise

@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div
+from tqdm import tqdm
+
+from bayestt.bayes.processes import first
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +41,20 @@ class Teacher:
         if not 0 <= self.share <= 1 or not self.temperature > 0:
             raise ValueError(f"teacher: share {self.share}, temperature {self.temperature}: give a share of 0 to 1, a positive temperature")
 
-    @torch.no_grad()
     def lesson(self, images: np.ndarray) -> Lesson:
         """What it says of images (n, ...), once and for all."""
-        training, device = self.net.training, next(self.net.parameters()).device
-        self.net.eval()
-        scores = torch.cat([self.net(part.to(device)).cpu() for part in torch.from_numpy(images).split(1000)])
-        self.net.train(training)
+        device = next(self.net.parameters()).device
+        parts = tqdm(torch.from_numpy(images).split(1000), "lesson", unit="k", leave=False, delay=3, disable=None if first() else True)
+        scores = torch.cat([self.of(part.to(device)).scores.cpu() for part in parts])
         if odd := (~scores.isfinite()).any(1).nonzero().flatten().tolist():
             raise ValueError(f"the teacher's scores of {len(odd)} images, the first number {odd[0]}, are not finite: train it again")
+        return Lesson(scores, self.share, self.temperature)
+
+    @torch.no_grad()
+    def of(self, x: Tensor) -> Lesson:
+        """What it says of a batch (n, ...) on its device."""
+        training = self.net.training
+        self.net.eval()
+        scores = self.net(x)
+        self.net.train(training)
         return Lesson(scores, self.share, self.temperature)

@@ -1,0 +1,86 @@
+"""What `fit` costs: a training step of a dense residual net for CIFAR-10, by hand in torch and by `fit` without a prior, by MAP, by SVI.
+
+`--depth 110 --batch 16` for another net, `--threads 2` for two threads.
+"""
+
+import argparse
+from collections.abc import Callable
+from contextlib import ExitStack
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from bayestt.bayes.guide import mean_field, point
+from bayestt.bayes.memory import keep_freed_memory
+from bayestt.bayes.model import Model, categorical, model
+from bayestt.bayes.prior import log_uniform
+from bayestt.bayes.statistics import learning
+from bayestt.bayes.step import PRECISIONS, adam, step
+from bayestt.nets.resnet import resnet
+
+ROUNDS, IMAGES = 21, 45_000
+
+
+def by_hand(depth: int, precision: str) -> Callable[[Tensor, Tensor], None]:
+    """The step that one would write for this net alone."""
+    net = resnet(depth)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+
+    def take(x: Tensor, labels: Tensor) -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            scores = net(x)
+        loss = cross_entropy(scores.float(), labels)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return take
+
+
+def ours(of: Model, guide: torch.nn.Module, weight: float, precision: str) -> Callable[[Tensor, Tensor], float]:
+    """The step of `fit`."""
+    optimizer = adam(of, guide, lr=1e-3)
+    return lambda x, labels: step(of, guide, optimizer, x, labels, weight, 1.0, None, precision)
+
+
+def medians(depth: int, batch: int, precision: str) -> dict[str, float]:
+    """Milliseconds of every way to take a step; all take turns, and the first round does not count."""
+    nets = [model(resnet(depth), log_uniform(), categorical, IMAGES) for _ in range(3)]
+    ways = {
+        "by hand": by_hand(depth, precision),
+        "by fit, no prior": ours(nets[0], point(nets[0]), 0, precision),
+        "MAP by fit": ours(nets[1], point(nets[1]), 1 / IMAGES, precision),
+        "mean-field SVI by fit": ours(nets[2], mean_field(nets[2]), 1 / IMAGES, precision),
+    }
+    x = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    labels, milliseconds = torch.randint(10, (batch,)), {name: [] for name in ways}
+    with ExitStack() as stack:
+        for net in nets:
+            stack.enter_context(learning(net.net))
+        for _ in range(ROUNDS):
+            for name, way in ways.items():
+                start = perf_counter()
+                way(x, labels)
+                milliseconds[name].append(1e3 * (perf_counter() - start))
+    return {name: median(times[1:]) for name, times in milliseconds.items()}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--depth", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    keep_freed_memory()  # as the pipeline does
+    print(f"ResNet-{given.depth}, batch {given.batch}, {given.threads} thread(s), torch {torch.__version__}; interleaved medians\n")
+    print("| precision | step | ms | images a second | / by hand |", "|" + " --- |" * 5, sep="\n")
+    for precision in PRECISIONS:
+        took = medians(given.depth, given.batch, precision)
+        for name, each in took.items():
+            print(f"| {precision} | {name} | {each:.1f} | {1e3 * given.batch / each:.0f} | {each / took['by hand']:.3f} |")
