@@ -22,7 +22,7 @@ def believed(std: float) -> Posterior:
         noise = torch.Generator().manual_seed(seed)
         return [{name: weight + std * torch.randn(weight.shape, generator=noise) for name, weight in mean.items()} for _ in range(count)]
 
-    return Posterior(net, mean, deviations, {}, (), draws, lambda weights: {})
+    return Posterior(net, mean, deviations, {}, (), draws, lambda weights: {}, 0)
 
 
 def test_a_net_predicts_the_softmax_of_its_scores() -> None:

@@ -66,7 +66,7 @@ def test_a_dead_layer_keeps_its_ranks() -> None:
 
 
 def test_it_saves_loads_and_trains_on() -> None:
-    small = prune(Posterior(network(), {}, {}, {}, (), lambda count, seed: [], lambda weights: {}), 0.99)
+    small = prune(Posterior(network(), {}, {}, {}, (), lambda count, seed: [], lambda weights: {}, 0), 0.99)
     assert ranks(small) == {"fc1.r1": 1}
     file = io.BytesIO()
     torch.save(small.state_dict(), file)
