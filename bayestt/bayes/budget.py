@@ -45,8 +45,8 @@ class Budget:
 def silence(net: nn.Module, layout: Layout, theta: nn.Parameter, optimizer: torch.optim.Optimizer, parameters: int) -> None:
     """Set to zero, in theta and in Adam's momentum, the rank indices that `prune` would cut to meet a budget of so many parameters.
 
-    An index that is zero in all cores that share it has no gradient, and no prior force as long as its scale is above zero: without momentum
-    it stays zero, and can be cut at any time.
+    An index that is zero in all cores that share it has no gradient, and no prior force as long as its scale is above zero: without
+    momentum it stays zero, and can be cut at any time.
     """
     alive = torch.ones_like(theta)
     weights = layout.unpack(alive)
