@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bayestt.algebra.einsum import chain, einsum, macs, order, sizes
+from bayestt.algebra.einsum import chain, einsum, macs, order, sizes, spread
 
 NAMES = ("i1", "i2", "j1", "r1", "r2", "n")
 
@@ -101,6 +101,19 @@ def test_the_order_of_a_chain_is_the_known_one():
     steps = order(axes, ("a", "d"), size)
     assert steps[0][:2] == (0, 1)
     assert macs(axes, steps, size) == 2 * 100 * 3 + 2 * 3 * 50
+
+
+def test_a_window_is_read_by_the_step_that_needs_it():
+    size = {"c": 8, "h": 9, "o": 4, "t": 3, "r": 2, "i": 5}
+    axes, windows = [("c", "h"), ("i", "r"), ("r", "t"), ("c", "r")], {"h": ("o", "t")}
+    assert chain(axes, ("i", "o"), size, windows) == ((0, 3, ("h", "r")), (4, 2, ("o", "r")), (5, 1, ("i", "o")))
+    assert chain(axes[:2], ("i", "r", "o"), size, windows) == ((0, 1, ("i", "r", "o")),)
+    assert chain([("h",), ("c",), ("i", "c")], ("i", "o"), size, windows)[0] == (0, 1, ("o", "c"))
+
+
+def test_an_array_is_spread_over_axes_it_lacks():
+    array = np.arange(6).reshape(2, 3)
+    assert np.array_equal(spread(array, ("a", "b"), ("b", "c", "a")), array.T[:, None, :])
 
 
 @pytest.mark.timeout(5)

@@ -12,6 +12,7 @@ from bayestt.algebra.factorization import Factorization, contributions, dense, s
 from bayestt.algebra.formats import FORMATS
 
 FORMS = {name: form((3, 4), (5, 2), 2) for name, form in FORMATS.items()}
+FORMS |= {f"{name} of a kernel": form((3, 4), (5, 2), 2, (3, 2)) for name, form in FORMATS.items()}
 PAIR = Factorization((("i1", "r1"), ("r1", "j1")), ("i1",), ("j1",), {"i1": 2, "r1": 3, "j1": 4})
 forms = st.sampled_from(sorted(FORMS)).map(FORMS.__getitem__)
 seeds = st.integers(0, 2**32 - 1)

@@ -11,6 +11,7 @@ from bayestt.report.figures import (
     accuracy_over_seeds,
     cycles_per_nest,
     posterior_of_ranks,
+    ranks_along_depth,
     ranks_over_epochs,
     reliability_diagram,
 )
@@ -80,3 +81,11 @@ def test_every_net_has_its_line_of_bins() -> None:
     assert drawn == [[(0, 0), (1, 1)], [(0.5, 0.4), (0.9, 0.8)], [(0.7, 0.7)]], "a bin of one image says nothing of accuracy"
     assert [line.tolist() for line in lower] == [[[0.3, 1], [0.5, 20], [0.9, 79]], [[0.7, 100]]]
     assert {"dense", "pruned"} <= set(words(figure).split())
+
+
+def test_every_bond_has_its_ranks_along_the_depth() -> None:
+    first = {"r1": 20, "r2": 20}
+    figure = ranks_along_depth([("a", {"r1": 3, "r2": 9}, first), ("b", {"r1": 5}, first), ("c", {"r1": 4, "r2": 2}, first)])
+    found = {(line.get_label(), tuple(line.get_xdata())): line.get_ydata().tolist() for line in figure.axes[0].lines[::2]}
+    assert found == {("r1", (1, 2, 3)): [3, 5, 4], ("r2", (1, 3)): [9, 2]}
+    assert [line.get_ydata().tolist() for line in figure.axes[0].lines[1::2]] == [[20, 20, 20]] * 2

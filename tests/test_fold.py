@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from bayestt.algebra.factorization import Factorization
 from bayestt.algebra.formats import cp, tensor_train, tt_matrix, tucker
 from bayestt.ir.fold import fold
-from bayestt.ir.graph import Graph, verify
+from bayestt.ir.graph import Graph, verify, windowed
 from bayestt.ir.interpret import interpret
 
 
@@ -28,7 +28,7 @@ def assert_same(graph: Graph, folded: Graph) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(graph=float_graphs())
+@given(graph=float_graphs(windows=True))
 def test_a_folded_graph_is_equal_and_has_one_constant_a_step(graph: Graph) -> None:
     folded = fold(graph)
     assert_same(graph, folded)
@@ -128,3 +128,103 @@ def test_a_chain_is_as_cheap_as_the_cheapest_of_all(form: Factorization) -> None
     found = sum(prod(folded.size[axis] for axis in {a for arg in op.args for a in folded[arg].axes} - {"n"}) for op in steps)
     assert found == min(map(cost, permutations(range(len(form.cores)))))
     assert [op.name for op in steps] == [*(f"y.step{k + 1}" for k in range(len(names) - 1)), "y"]
+
+
+def spent(graph: Graph) -> int:
+    """Multiplications of all contractions for an image, of the axes as they are read."""
+    axes = [{axis for arg in op.args for axis in windowed(op, graph[arg].axes)} - {"n"} for op in graph.ops if op.kind == "CONTRACT"]
+    return sum(prod(graph.shape(tuple(names))) for names in axes)
+
+
+SIZES = {"j": 16, "i": 12, "h": 8, "w": 6, "oh": 4, "ow": 3, "kh": 3, "kw": 3, "r": 4, "s": 5, "j1": 4, "j2": 4, "i1": 3, "i2": 4, "t": 2}
+SWEEP = "| h=oh*2+kh-1 w=ow*2+kw-1"
+PIXELS, OUTS = 8 * 6, 4 * 3
+CONVOLUTIONS = {
+    "dense": ("j", "i", {"core0": "i j kh kw"}, 12 * 16 * 9 * OUTS, [["h", "w"]]),
+    "tucker": (
+        *("j", "i", {"core0": "i s", "core1": "s r kh kw", "core2": "r j"}),
+        *(PIXELS * 16 * 4 + OUTS * 9 * 4 * 5 + OUTS * 5 * 12, [[], ["h", "w"], []]),
+    ),
+    "cp": (
+        *("j", "i", {"core0": "i r", "core1": "j r", "core2": "kh r", "core3": "kw r"}),
+        *(PIXELS * 16 * 4 + 4 * 6 * 3 * 4 + OUTS * 3 * 4 + OUTS * 4 * 12, [[], ["h"], ["w"], []]),
+    ),
+    "tensor train, taps first": (
+        *("j1 j2", "i1 i2", {"core0": "kh kw r", "core1": "r j1 s", "core2": "s j2 t", "core3": "t i1 i2"}),
+        *(None, None),
+    ),
+}
+
+
+@pytest.mark.parametrize(("cols", "rows", "cores", "cost", "windows"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_a_convolution_is_as_cheap_as_its_cheapest_chain(
+    cols: str, rows: str, cores: dict[str, str], cost: int | None, windows: list[list[str]] | None
+) -> None:
+    lines = [f"x INPUT n {cols} h w", *(f"{name} CONST {axes}" for name, axes in cores.items())]
+    graph = verify(written("\n".join([*lines, f"y CONTRACT n {rows} oh ow < {' '.join(['x', *cores])} {SWEEP}"]), **SIZES))
+    folded = fold(graph)
+    assert_same(graph, folded)
+    steps = [op for op in folded.ops if op.kind == "CONTRACT"]
+    assert len(steps) == len(cores)
+    assert windows is None or [[window.axis for window in op.window] for op in steps] == windows
+    assert cost is None or spent(folded) == cost
+
+    def along(path: tuple[str, ...]) -> int:
+        """What it costs to absorb the cores in this order, each window read with the first of its taps."""
+        total, alive, wanted = 0, {*cols.split(), "h", "w"}, {*rows.split(), "oh", "ow"}
+        for at, name in enumerate(path):
+            core = {*cores[name].split()}
+            for side in {"h", "w"} & alive:
+                if f"k{side}" in core:
+                    alive = alive - {side} | {f"o{side}", f"k{side}"}
+            alive |= core
+            total += prod(SIZES[axis] for axis in alive)
+            alive &= wanted.union({"h", "w"}, *(cores[later].split() for later in path[at + 1 :]))
+        return total
+
+    assert spent(folded) == min(map(along, permutations(cores)))
+
+
+SCALES = {
+    "a scale and a bias": (
+        "b CONST i\ns CONST i\nz CONTRACT n i oh < y s\nv ADD n i oh < z b\nu RELU n i oh < v",
+        ["CONTRACT", "ADD", "RELU"],
+    ),
+    "a bias, a scale, a bias": (
+        "b CONST i\nv ADD n i oh < y b\ns CONST i\nz CONTRACT n i oh < v s\nc CONST\nu ADD n i oh < c z",
+        ["CONTRACT", "ADD"],
+    ),
+    "a scale of two axes": ("s CONST oh i\nz CONTRACT n i oh < y s", ["CONTRACT", "CONTRACT"]),
+    "a number": ("s CONST\nz CONTRACT n i oh < y s", ["CONTRACT"]),
+    "a scale read twice": ("s CONST i\nz CONTRACT n i oh < y s\nv CONTRACT n i oh < z s", ["CONTRACT", "CONTRACT", "CONTRACT"]),
+    "a sum read twice": ("s CONST i\nz CONTRACT n i oh < y s\nv ADD n i oh < z y", ["CONTRACT", "CONTRACT", "ADD"]),
+    "a scale that sums": ("s CONST i\nz CONTRACT n oh < y s", ["CONTRACT", "CONTRACT"]),
+    "a scale that turns": ("s CONST i\nz CONTRACT n oh i < y s", ["CONTRACT", "CONTRACT"]),
+    "a scale of a rectified sum": ("v RELU n i oh < y\ns CONST i\nz CONTRACT n i oh < v s", ["CONTRACT", "RELU", "CONTRACT"]),
+    "a bias of more axes": ("b CONST i\nv ADD n i oh < y b\nc CONST oh\nz ADD n i oh < c v", ["CONTRACT", "ADD"]),
+    "a slice, then a layer": ("v CONTRACT n i o < y | oh=o*2+k\ns CONST i e\nz CONTRACT n e o < v s", ["CONTRACT", "CONTRACT"]),
+    "a slice, then a slice": ("v CONTRACT n i o < y | oh=o*2+k\nz CONTRACT n q o < v | i=q+k2", ["CONTRACT"] * 3),
+    "a sum, then a layer": ("v CONTRACT n i < y\ns CONST i e\nz CONTRACT n e < v s", ["CONTRACT"] * 3),
+    "a slice and a constant over its tap": ("v CONTRACT n i o < y | oh=o*2+k\ns CONST i k\nz CONTRACT n k o < v s", ["CONTRACT"] * 3),
+}
+
+
+@pytest.mark.parametrize(("text", "left"), SCALES.values(), ids=SCALES)
+def test_a_scale_a_bias_and_a_slice_go_into_what_is_beside_them(text: str, left: list[str]) -> None:
+    text = "x INPUT n j h\nw CONST i j kh\ny CONTRACT n i oh < x w | h=oh*2+kh-1\n" + text
+    graph = verify(written(text, **SIZES, o=2, k=1, k2=1, q=3, e=2))
+    folded = fold(graph)
+    assert_same(graph, folded)
+    assert kinds(folded) == ["INPUT", *left]
+    assert fold(folded).ops == folded.ops
+
+
+@pytest.mark.parametrize(("before", "after", "gone"), [((4, 6), (4, 6), True), ((24,), (4, 6), True), ((2, 2, 6), (4, 6), False)])
+def test_an_axis_under_a_window_is_renamed_and_never_split(before: tuple[int, ...], after: tuple[int, ...], gone: bool) -> None:
+    old, new = [f"h{k}" for k in range(len(before))], [f"j{k}" for k in range(len(after))]
+    size = dict(zip(old + new, before + after, strict=True)) | {"o": 2, "k": 3}
+    text = f"x INPUT n {' '.join(old)}\nv VIEW n {' '.join(new)} < x\nz MAX n o j1 < v | j0=o+k"
+    graph = verify(written(text, **size))
+    folded = fold(graph)
+    assert_same(graph, folded)
+    assert ("VIEW" not in kinds(folded)) == gone

@@ -39,6 +39,24 @@ def test_the_cores_of_every_format():
     assert cp((2, 3), (4,), 2).cores == (("i1", "r1"), ("i2", "r1"), ("j1", "r1"))
 
 
+def test_the_cores_of_every_format_of_a_kernel():
+    taps = ("kh", "kw", "r1")
+    assert tt_matrix((2, 3), (4, 3), 2, (3, 3)).cores == (taps, ("r1", "i1", "j1", "r2"), ("r2", "i2", "j2"))
+    assert tensor_train((2, 3), (4,), 2, (3, 3)).cores == (taps, ("r1", "j1", "r2"), ("r2", "i1", "r3"), ("r3", "i2"))
+    assert tucker((2, 3), (4,), 2, (3, 3)).cores == (("j1", "r1"), ("r1", "kh", "kw", "r2"), ("r2", "i1", "i2"))
+    assert cp((2,), (4,), 2, (3, 3)).cores == (("kh", "r1"), ("kw", "r1"), ("i1", "r1"), ("j1", "r1"))
+    for form in (tensor_train((4,), (2, 3), 2, (3, 2)), tucker(4, 6, 2, (3, 2)), cp(4, 6, 2, [3, 2]), tt_matrix(4, 6, 2, (3, 2))):
+        assert form.cols in (("j1", "j2", "kh", "kw"), ("j1", "kh", "kw")) and form.shape == (4, 36)
+        assert (form.size["kh"], form.size["kw"]) == (3, 2)
+
+
+@pytest.mark.parametrize("taps", [(3,), (3, 0), (3, 3, 3)])
+@pytest.mark.parametrize("name", FORMATS)
+def test_taps_are_a_height_and_a_width(name, taps):
+    with pytest.raises(ValueError, match="give the height and the width of a kernel"):
+        FORMATS[name](4, 6, 2, taps)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_bare_size_is_split_into_modes(name):
     form = FORMATS[name](512, 784, 2)
@@ -77,20 +95,21 @@ def test_ranks_are_clipped_to_what_the_modes_allow_and_the_warning_says_which(fo
         assert form(rows, cols, clipped) == built
 
 
-@given(st.sampled_from(sorted(CLIPPING)), extents, extents, st.integers(0, 99))
-def test_the_clipped_ranks_hold_any_weight(name, rows, cols, seed):
-    form = quietly(CLIPPING[name], rows, cols, 999)
+@given(st.sampled_from(sorted(CLIPPING)), extents, extents, st.sampled_from([(), (1, 1), (3, 2), (2, 3)]), st.integers(0, 99))
+def test_the_clipped_ranks_hold_any_weight(name, rows, cols, taps, seed):
+    form = quietly(CLIPPING[name], rows, cols, 999, taps)
     weight = normal(*form.shape, seed=seed)
     assert error(form, weight, decompose(weight, form)) < 1e-6
 
 
+@pytest.mark.parametrize("taps", [(), (3, 2)])
 @pytest.mark.parametrize("name", CLIPPING)
-def test_one_rank_less_does_not_hold_every_weight(name):
-    form = quietly(CLIPPING[name], (3, 2), (2, 4), 999)
+def test_one_rank_less_does_not_hold_every_weight(name, taps):
+    form = quietly(CLIPPING[name], (3, 2), (2, 4), 999, taps)
     weight = normal(*form.shape)
     for axis in form.ranks:
         ranks = [form.size[other] - (other == axis) for other in form.ranks]
-        less = quietly(CLIPPING[name], (3, 2), (2, 4), ranks)
+        less = quietly(CLIPPING[name], (3, 2), (2, 4), ranks, taps)
         assert error(less, weight, decompose(weight, less)) > 1e-3
 
 
@@ -148,9 +167,10 @@ def test_initial_cores_are_of_equal_scale_and_depend_on_the_seed():
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("taps", [(), (3, 2)])
 @pytest.mark.parametrize("name", FORMATS)
-def test_decomposition_recovers_planted_cores(name, rank):
-    form = FORMATS[name]((4, 3), (5, 4), rank)
+def test_decomposition_recovers_planted_cores(name, taps, rank):
+    form = FORMATS[name]((4, 3), (5, 4), rank, taps)
     weight = dense(form, [normal(*shape, seed=seed) for seed, shape in enumerate(form.shapes)])
     assert error(form, weight, decompose(weight, form)) < 1e-4
     assert tuple(core.shape for core in decompose(weight, form)) == form.shapes

@@ -13,6 +13,7 @@ from bayestt.ir.interpret import interpret
 SIZE = {"h": 4, "i": 3, "k": 3, "a": 2, "b": 2, "empty": 0}
 IMAGE, WEIGHT = "x INPUT n h\n", "w CONST h i\n"
 INTEGER = "x INPUT n h @ 8/3\nw CONST h i @ 8/4\n"
+SEEN = IMAGE + "y CONTRACT n i < x | {}"
 FAULTS = {
     "nothing": ("", "starts with its one INPUT"),
     "no image": ("w CONST h\ny RELU h < w", "starts with its one INPUT"),
@@ -67,6 +68,26 @@ FAULTS = {
     ),
     "a wide weight": (INTEGER.replace("w CONST h i @ 8/4", "w CONST h i @ 32/4") + "y CONTRACT n i < x w @ 32/7", "32.*16"),
     "a sum in too narrow a register": ("x INPUT n h @ 8/3\ny ADD n h < x x @ 8/3", "'y' .*8 bits"),
+    "a window that names an axis twice": (SEEN.format("h=i+i"), "reads 'x' as n i i: name every axis once"),
+    "a window over an axis that is not there": (SEEN.format("k=i+a"), "has a window over 'k', which is no axis of an image in 'x'"),
+    "a window over the batch": (SEEN.format("n=i+a"), "has a window over 'n'"),
+    "a window without size": (SEEN.format("h=i+q"), r"axes \['q'\] of its window have no size"),
+    "two windows over an axis": (SEEN.format("h=i+a h=k+b"), r"has 2 windows over \['h'\]: one for each axis"),
+    "no stride": (SEEN.format("h=i*0+a"), "stride and dilation are at least 1"),
+    "no dilation": (SEEN.format("h=i+a*0"), "stride and dilation are at least 1"),
+    "an offset": (SEEN.format("h=i+a--1"), "padding at least 0"),
+    "a window that is all padding": (SEEN.format("h=i+a-2"), "finds nothing at i=0: less padding or fewer i"),
+    "a window past the end": (SEEN.format("h=i*2+a"), "finds nothing at i=2"),
+    "a constant over what a window reads": (
+        IMAGE + "w CONST h\ny CONTRACT n i < x w | h=i+a",
+        r"'w' has axes \['h'\], which are read through a window",
+    ),
+    "a rectifier with a window": (IMAGE + "y RELU n i < x | h=i+a", "has a window: only CONTRACT and MAX"),
+    "a constant with a window": (IMAGE + "w CONST a | h=i+a\ny CONTRACT n i < x w | h=i+a", "'w' .*has a window"),
+    "a largest that keeps its taps": (IMAGE + "y MAX n i a < x | h=i+a", r"keeps the taps \['a'\] of its windows"),
+    "a largest of a new axis": (IMAGE + "y MAX n i < x", r"axes \['i'\] are in no operand"),
+    "a largest of two": (IMAGE + "y MAX n h < x x", "2 operands, expected 1 to 1"),
+    "a largest's format": ("x INPUT n h @ 8/3\ny MAX n < x @ 8/4", "format is not that of 'x'"),
     "operands too far apart to align": ("x INPUT n h @ 8/3\nb CONST h @ 8/60\ny ADD n h < x b @ 32/60", "'y' .*57"),
 }
 
@@ -99,7 +120,7 @@ def test_a_constant_that_does_not_fit_its_op_is_refused(consts: dict, words: str
 
 
 @settings(max_examples=50, deadline=None)
-@given(graph=float_graphs())
+@given(graph=float_graphs(windows=True))
 def test_a_legal_graph_passes_and_is_the_same(graph: Graph) -> None:
     assert verify(graph) is graph
     assert not graph.integer

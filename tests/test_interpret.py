@@ -1,16 +1,19 @@
 """The meaning of a graph against einsum written by hand and against exact arithmetic on Python's integers."""
 
+import tracemalloc
 from itertools import product
 from math import prod
 
 import numpy as np
 import pytest
+import torch
 from graphs import extremes, features, float_graphs, images, written
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from bayestt.ir.fold import fold
-from bayestt.ir.graph import Graph, Op, verify
+from bayestt.ir.graph import Graph, Op, verify, windowed
 from bayestt.ir.interpret import BATCH, interpret
 from bayestt.ir.quantize import quantize
 
@@ -30,12 +33,13 @@ def exact(graph: Graph, image: list[int]) -> list[int]:
         return tuple(axis for axis in op.axes if axis != "n")
 
     def at(name: str, index: dict[str, int]) -> int:
-        return values[name][tuple(index[axis] for axis in axes_of(graph[name]))]
+        return values[name].get(tuple(index[axis] for axis in axes_of(graph[name])), 0)
 
     values: dict[str, dict[tuple[int, ...], int]] = {}
     for op in graph.ops:
         axes, made = axes_of(op), {}
-        every = list(dict.fromkeys(axis for name in (op.name, *op.args) for axis in axes_of(graph[name])))
+        read = [axis for name in op.args for axis in windowed(op, axes_of(graph[name]))]
+        every = list(dict.fromkeys([*axes, *read]))
         if op.kind in ("INPUT", "CONST", "VIEW"):
             flat = {"INPUT": lambda: image, "CONST": lambda op=op: graph.consts[op.name].ravel().tolist()}
             elements = flat[op.kind]() if op.kind in flat else [values[op.args[0]][i] for i in indices(axes_of(graph[op.args[0]]))]
@@ -44,9 +48,13 @@ def exact(graph: Graph, image: list[int]) -> list[int]:
         for place in indices(every):
             index = dict(zip(every, place, strict=True))
             key = tuple(index[axis] for axis in axes)
+            index |= {each.axis: index[each.out] * each.stride + index[each.tap] * each.dilation - each.padding for each in op.window}
+            there = all(0 <= index[each.axis] < graph.size[each.axis] for each in op.window)
             match op.kind:
                 case "CONTRACT":
                     made[key] = wrapped(made.get(key, 0) + prod(at(name, index) for name in op.args), op.format.bits)
+                case "MAX" if there:
+                    made[key] = max(made.get(key, at(op.args[0], index)), at(op.args[0], index))
                 case "ADD":
                     terms = [at(name, index) * 2 ** (op.format.frac - graph[name].format.frac) for name in op.args]
                     made[key] = wrapped(sum(terms), op.format.bits)
@@ -59,10 +67,15 @@ def exact(graph: Graph, image: list[int]) -> list[int]:
     return [values[graph.output.name][index] for index in indices(axes_of(graph.output))]
 
 
+def most_terms(graph: Graph) -> int:
+    """The products that the largest operation sums, all its results taken together."""
+    return max(prod(graph.shape(tuple({axis for name in op.args for axis in windowed(op, graph[name].axes)} - {"n"}))) for op in graph.ops)
+
+
 @settings(max_examples=80, deadline=None)
-@given(graph=float_graphs(), bits=st.integers(2, 8), extreme=st.booleans(), seed=st.integers(0, 99))
+@given(graph=float_graphs(windows=True), bits=st.integers(2, 8), extreme=st.booleans(), seed=st.integers(0, 99))
 def test_integers_are_exact(graph: Graph, bits: int, extreme: bool, seed: int) -> None:
-    assume(prod(graph.size.values()) < 20_000)
+    assume(most_terms(graph) < 20_000)
     integer = quantize(fold(graph), np.random.default_rng(seed).normal(size=(9, features(graph))), bits)
     if extreme:
         integer = extremes(integer, seed)
@@ -81,6 +94,25 @@ def test_accumulators_wrap_and_roundings_saturate() -> None:
     graph = verify(Graph(graph.ops, graph.size, {"w": np.array([-32768, 2, 1]), "b": np.array([2**31 - 1, 2**31 - 1, -(2**31)])}))
     x = np.array([[-32768, 1, -1], [1, 32767, 32767]])
     assert interpret(graph, x).tolist() == [exact(graph, image.tolist()) for image in x] == [[-128, -128, 127], [127, -128, -128]]
+
+
+@pytest.mark.parametrize(("bits", "weight"), [(8, 127), (9, 32767), (16, 32767)], ids=["in 24 bits", "just beyond", "far beyond"])
+def test_sums_that_do_not_fit_in_small_floats_are_exact_too(bits: int, weight: int) -> None:
+    graph = written(f"x INPUT n h @ {bits}/0\nw CONST h @ 16/0\ny CONTRACT n < x w @ 32/0\nb CONST @ 32/0\nz ADD n < y b @ 32/0", h=3)
+    graph = verify(Graph(graph.ops, graph.size, {"w": np.array([weight, weight, -1]), "b": np.array((1 << 24) + 1)}))
+    x = np.array([[2 ** (bits - 1) - 1] * 3, [-(2 ** (bits - 1))] * 3])
+    assert interpret(graph, x).tolist() == [exact(graph, image.tolist()) for image in x]
+
+
+def test_a_value_is_forgotten_once_it_is_not_read_any_more() -> None:
+    """A chain of large images: all of them together are many times what is held at once."""
+    text = "x INPUT n h\n" + "".join(f"r{k} RELU n h < {f'r{k - 1}' if k else 'x'}\n" for k in range(50))
+    graph = verify(written(text, h=100_000))
+    tracemalloc.start()
+    interpret(graph, np.ones((1, 100_000)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * 100_000 * 8
 
 
 def test_floats_are_plain_einsum() -> None:
@@ -104,6 +136,48 @@ def test_axes_in_one_operand_alone_are_summed_there() -> None:
     graph = verify(written("x INPUT n h\nw CONST i k\ny CONTRACT n i < x w", h=3, i=2, k=4))
     x = np.random.default_rng(2).normal(size=(5, 3))
     np.testing.assert_allclose(interpret(graph, x), np.outer(x.sum(1), graph.consts["w"].sum(1)))
+
+
+@st.composite
+def sweeps(draw: st.DrawFn) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
+    """What torch calls stride, padding, dilation and kernel_size of a window over rows and columns; and the images' channels and sides."""
+    kernel, dilation, stride, sides = (draw(st.tuples(*[st.integers(*ends)] * 2)) for ends in ((1, 3), (1, 2), (1, 3), (1, 8)))
+    reach = [dilation[k] * (kernel[k] - 1) for k in (0, 1)]
+    padding = tuple(draw(st.integers(0, kernel[k] // 2)) for k in (0, 1))
+    sides = [max(sides[k], reach[k] + 1) for k in (0, 1)]
+    size = {"c": draw(st.integers(1, 3)), "i": draw(st.integers(1, 3)), "h": sides[0], "w": sides[1], "kh": kernel[0], "kw": kernel[1]}
+    size |= {out: (sides[k] + 2 * padding[k] - reach[k] - 1) // stride[k] + 1 for k, out in enumerate(("oh", "ow"))}
+    return {"stride": stride, "padding": padding, "dilation": dilation, "kernel_size": kernel}, size
+
+
+def swept(kind: str, sweep: dict[str, tuple[int, int]], size: dict[str, int]) -> Graph:
+    """The graph of one op that reads rows and columns through windows, and a constant `k` where it needs one."""
+    windows = " ".join(
+        f"{axis}=o{axis}*{sweep['stride'][k]}+k{axis}*{sweep['dilation'][k]}-{sweep['padding'][k]}" for k, axis in enumerate("hw")
+    )
+    constants = {"MAX": "", "CONTRACT": "k CONST\n", "CONV": "k CONST i c kh kw\n"}[kind]
+    channel = "i" if kind == "CONV" else "c"
+    kind, operands = kind.replace("CONV", "CONTRACT"), "x k" if constants else "x"
+    return verify(written(f"x INPUT n c h w\n{constants}y {kind} n {channel} oh ow < {operands} | {windows}", **size))
+
+
+@settings(max_examples=100, deadline=None)
+@given(sweep=sweeps())
+def test_windows_are_torchs(sweep: tuple[dict, dict]) -> None:
+    settings, size = sweep
+    x = np.random.default_rng(0).normal(size=(2, size["c"], size["h"], size["w"]))
+    image = torch.from_numpy(x)
+    sliding = {key: settings[key] for key in ("stride", "padding", "dilation")}
+    graph = swept("CONV", settings, size)
+    convolved = functional.conv2d(image, torch.from_numpy(graph.consts["k"]), **sliding)
+    np.testing.assert_allclose(interpret(graph, x), convolved.flatten(1).numpy(), atol=1e-12)
+    largest = functional.max_pool2d(image, **settings)
+    assert np.array_equal(interpret(swept("MAX", settings, size), x), largest.flatten(1).numpy())
+    if settings["dilation"] == (1, 1):
+        graph = swept("CONTRACT", settings, size)
+        average = functional.avg_pool2d(image, settings["kernel_size"], settings["stride"], settings["padding"])
+        scale = graph.consts["k"] * prod(settings["kernel_size"])
+        np.testing.assert_allclose(interpret(graph, x), scale * average.flatten(1).numpy(), atol=1e-12)
 
 
 @pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 3])

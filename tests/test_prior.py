@@ -30,8 +30,19 @@ EACH_LAW = pytest.mark.parametrize("prior", [law() for law in LAWS], ids=lambda 
         (cp((4, 3), (5,), 2), [("r1",)] * 3, [("r1", "r1")] * 3),
         (tucker((4,), (5,), 2), [(), ("r1",), ("r2",)], [(), ("r1", "r1"), ("r2", "r2")]),
         (tt_matrix((4,), (5,), ()), [()], [()]),
+        (
+            tensor_train((4, 3), (5,), (4, 4, 3), (3, 3)),
+            [("r1",), ("r2",), ("r3",), ("r3",)],
+            [("r1", "r1"), ("r1", "r2"), ("r2", "r3"), ("r3", "r3")],
+        ),
+        (tt_matrix((4,), (5,), 2, (3, 3)), [("r1",)] * 2, [("r1", "r1")] * 2),
+        (cp((4,), (5,), 2, (3, 3)), [("r1",)] * 4, [("r1", "r1")] * 4),
+        (tucker((4,), (5,), 2, (3, 3)), [("r1",), (), ("r2",)], [("r1", "r1"), (), ("r2", "r2")]),
     ],
-    ids=["tt_matrix", "tensor_train", "two cores", "cp", "tucker", "no ranks"],
+    ids=[
+        *("tt_matrix", "tensor_train", "two cores", "cp", "tucker", "no ranks"),
+        *("train of a kernel", "tt_matrix of a kernel", "cp of a kernel", "tucker of a kernel"),
+    ],
 )
 def test_which_ranks_scale_which_core(form, right: list, product: list) -> None:
     for law in LAWS:

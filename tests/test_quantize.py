@@ -53,7 +53,7 @@ def test_the_integer_net_decides_as_the_float_net_does() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(graph=float_graphs(), weight_bits=st.integers(2, 8), activation_bits=st.integers(2, 8))
+@given(graph=float_graphs(windows=True), weight_bits=st.integers(2, 8), activation_bits=st.integers(2, 8))
 def test_roundings_drop_bits_and_widths_are_as_asked(graph: Graph, weight_bits: int, activation_bits: int) -> None:
     calibration = np.random.default_rng(0).normal(size=(20, features(graph)))
     integer = quantize(fold(graph), calibration, weight_bits, activation_bits)

@@ -125,7 +125,7 @@ def test_a_layers_type_is_kept() -> None:
     [
         ("conv*", FORM, "no layer matches 'conv.': the nearest names are"),
         ("fc3", FORM, "no layer matches 'fc3': the nearest names are fc[12], fc[12], "),
-        ("relu1", FORM, "layer 'relu1' is a ReLU, expected a Linear: give globs that match linear layers only"),
+        ("relu1", FORM, "layer 'relu1' is a ReLU, expected a Linear or a Conv2d: give globs that match such"),
         ("fc2", FORM, r"layer 'fc2' has 3 rows and 12 columns and the form 4\*3 = 12 rows and 2\*5 = 10 columns: give modes"),
         ("fc1", Form("tt_matrix", 2, (4, 4), (2, 5)), r"row modes 4 \* 4 = 16 and the weight has 12 rows"),
     ],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
+from types import MappingProxyType
 
 import numpy as np
 
@@ -53,25 +54,35 @@ def order(axes: Sequence[Axes], out: Axes, size: Mapping[str, int]) -> tuple[Ste
     return tuple(steps)
 
 
-def chain(axes: Sequence[Axes], out: Axes, size: Mapping[str, int]) -> tuple[Step, ...]:
+def chain(
+    axes: Sequence[Axes], out: Axes, size: Mapping[str, int], windows: Mapping[str, tuple[str, str]] = MappingProxyType({})
+) -> tuple[Step, ...]:
     """The steps with the fewest multiplications in which operand 0 absorbs the others one at a time.
 
     That is how a machine runs a factorized layer that must not multiply its cores with each other: each step has one activation and one
-    core. Exact, by dynamic programming over the sets of cores absorbed.
+    core. Exact, by dynamic programming over the sets of cores absorbed. `windows` maps axes of operand 0 to the two, places and taps, as
+    which a convolution reads them: the first step that absorbs a core with one of the two does so, the first of all where no core has.
     """
 
+    needing = {axis: {k for k in range(1, len(axes)) if {*pair} & {*axes[k]}} for axis, pair in windows.items()}
+
+    def read(names: Axes, absorbed: frozenset[int]) -> Axes:
+        """Axes of operand 0, or of what it has become, through the windows that are read once these operands are absorbed."""
+        seen = {axis for axis, cores in needing.items() if cores & absorbed or (absorbed and not cores)}
+        return tuple(part for axis in names for part in (windows[axis] if axis in seen else (axis,)))
+
     def kept(absorbed: frozenset[int]) -> Axes:
-        inside = dict.fromkeys(axis for number in (0, *sorted(absorbed)) for axis in axes[number])
-        outside = {axis for number in range(1, len(axes)) if number not in absorbed for axis in axes[number]} | set(out)
-        return tuple(axis for axis in inside if axis in outside)
+        inside = dict.fromkeys([*read(axes[0], absorbed), *(axis for number in sorted(absorbed) for axis in axes[number])])
+        outside = {*out, *windows}.union(*(axes[number] for number in range(1, len(axes)) if number not in absorbed))
+        return tuple(axis for axis in inside if axis in outside) if absorbed else tuple(axes[0])
 
     best: dict[frozenset[int], tuple[int, tuple[int, ...]]] = {frozenset(): (0, ())}
     for _ in axes[1:]:
         longer: dict[frozenset[int], tuple[int, tuple[int, ...]]] = {}
-        for absorbed, (cost, path) in best.items():
+        for absorbed, (before, path) in best.items():
             for number in (k for k in range(1, len(axes)) if k not in absorbed):
-                total = cost + prod(size[axis] for axis in {*(kept(absorbed) if absorbed else axes[0]), *axes[number]})
                 together = absorbed | {number}
+                total = before + prod(size[axis] for axis in {*read(kept(absorbed), together), *axes[number]})
                 if together not in longer or total < longer[together][0]:
                     longer[together] = total, (*path, number)
         best = longer
@@ -85,6 +96,12 @@ def macs(axes: Sequence[Axes], steps: Sequence[Step], size: Mapping[str, int]) -
     """Multiply-accumulates of pairwise steps."""
     known = [*axes, *(out for _, _, out in steps)]
     return sum(prod(size[axis] for axis in {*known[left], *known[right]}) for left, right, _ in steps)
+
+
+def spread(array: np.ndarray, axes: Axes, out: Axes) -> np.ndarray:
+    """An array in the order of the axes `out`, with size 1 for each that it lacks: it broadcasts against others spread like it."""
+    present = tuple(axis for axis in out if axis in axes)
+    return einsum([array], [axes], present)[tuple(slice(None) if axis in present else None for axis in out)]
 
 
 def sizes(axes: Sequence[Axes], shapes: Sequence[Sequence[int]]) -> dict[str, int]:

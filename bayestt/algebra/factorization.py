@@ -14,8 +14,9 @@ from bayestt.algebra.einsum import Axes, einsum
 class Factorization:
     """A weight matrix (rows x cols) as the sum of products of small cores; its meaning is `dense`.
 
-    `cores[k]` names the axes of core k. Axes in `rows` (i1, i2, ...) multiply to the matrix's rows, those in `cols` (j1, j2, ...) to its
-    columns, the slowest first; all others are ranks, summed over. Nothing else in the project knows one format from another.
+    `cores[k]` names the axes of core k. Axes in `rows` (i1, i2, ...) multiply to the matrix's rows, those in `cols` (j1, j2, ..., of a
+    convolution's kernel then kh, kw) to its columns, the slowest first; all others are ranks, summed over. Nothing else in the project
+    knows one format from another.
     """
 
     cores: tuple[Axes, ...]

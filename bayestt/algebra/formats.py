@@ -1,4 +1,8 @@
-"""Tensor formats: functions from modes and a rank to a Factorization, their initial cores, and the decomposition of a given weight."""
+"""Tensor formats: functions from modes and a rank to a Factorization, their initial cores, and the decomposition of a given weight.
+
+With `taps`, the height and width of a convolution's kernel, the weight is that kernel as torch flattens it, (out channels, in channels * kh
+* kw): row modes are of out channels, column modes of in channels, and the axes kh and kw are its last columns.
+"""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,38 +17,56 @@ from bayestt.algebra.factorization import Axes, Factorization, dense
 
 Modes = int | Sequence[int]
 Rank = int | float | Sequence[int]
+Taps = Sequence[int]
+"""Height and width of a kernel; none where the weight is a matrix."""
 
 
-def tt_matrix(rows: Modes, cols: Modes, rank: Rank) -> Factorization:
+def tt_matrix(rows: Modes, cols: Modes, rank: Rank, taps: Taps = ()) -> Factorization:
     """TT-matrix: core k carries row mode k and column mode k, neighbours share a rank (Novikov et al. 2015).
 
     `rows` and `cols` are as many modes each, or a size to be split (see `modes`). Cores: (i1, j1, r1), (r1, i2, j2, r2), ...
+    Of a kernel, (kh, kw, r1), (r1, i1, j1, r2), ... (Garipov et al. 2016); there a size is not split.
     """
-    rows, cols = _paired(rows, cols)
+    rows, cols = _paired(rows, cols, taps)
     if len(rows) != len(cols):
         raise ValueError(f"a TT-matrix pairs row and column modes: {rows} are {len(rows)} and {cols} are {len(cols)}")
-    return _ranked(*_train([(("i", row), ("j", col)) for row, col in zip(rows, cols, strict=True)]), rank, _train_limits)
+    pairs = [(("i", row), ("j", col)) for row, col in zip(rows, cols, strict=True)]
+    return _ranked(*_train([_tapped(taps), *pairs]), rank, _train_limits)
 
 
-def tensor_train(rows: Modes, cols: Modes, rank: Rank) -> Factorization:
-    """Tensor train over all row modes, then all column modes (Oseledets 2011). Cores: (i1, r1), (r1, i2, r2), ..., (r, j)."""
-    rows, cols = _paired(rows, cols)
-    return _ranked(*_train([(("i", row),) for row in rows] + [(("j", col),) for col in cols]), rank, _train_limits)
+def tensor_train(rows: Modes, cols: Modes, rank: Rank, taps: Taps = ()) -> Factorization:
+    """Tensor train over all row modes, then all column modes (Oseledets 2011). Cores: (i1, r1), (r1, i2, r2), ..., (r, j).
+
+    Of a kernel, over taps, then in, then out channels: (kh, kw, r1), (r1, j1, r2), ..., (r, i) (Hawkins & Zhang 2021).
+    """
+    rows, cols = _paired(rows, cols, taps)
+    out, into = [(("i", row),) for row in rows], [(("j", col),) for col in cols]
+    return _ranked(*_train([_tapped(taps), *into, *out] if taps else [*out, *into]), rank, _train_limits)
 
 
-def tucker(rows: Modes, cols: Modes, rank: Rank) -> Factorization:
-    """Tucker: a factor (mode, rank) for every mode, and a core over all ranks, which comes first (Tucker 1966)."""
-    rows, cols = _paired(rows, cols)
-    names, size = _modes_by_name([("i", row) for row in rows] + [("j", col) for col in cols])
+def tucker(rows: Modes, cols: Modes, rank: Rank, taps: Taps = ()) -> Factorization:
+    """Tucker: a factor (mode, rank) for every mode, and a core over all ranks, which comes first (Tucker 1966).
+
+    Of a kernel, Tucker-2 (Kim et al. 2016): a factor each for all in and all out channels, and a core over both ranks and the taps between
+    them, (j1, r1), (r1, kh, kw, r2), (r2, i1), which makes it a chain.
+    """
+    rows, cols = _paired(rows, cols, taps)
+    out, into = [("i", row) for row in rows], [("j", col) for col in cols]
+    if taps:
+        return _ranked(*_train([into, _tapped(taps), out]), rank, _train_limits)
+    names, size = _modes_by_name([*out, *into])
     ranks = tuple(f"r{k + 1}" for k in range(len(names)))
     cores = (ranks, *((name, r) for name, r in zip(names, ranks, strict=True)))
     return _ranked(cores, names, size, rank, _tucker_limits)
 
 
-def cp(rows: Modes, cols: Modes, rank: Rank) -> Factorization:
-    """Canonical polyadic: a factor (mode, r) for every mode, all sharing the one rank (Hitchcock 1927)."""
-    rows, cols = _paired(rows, cols)
-    names, size = _modes_by_name([("i", row) for row in rows] + [("j", col) for col in cols])
+def cp(rows: Modes, cols: Modes, rank: Rank, taps: Taps = ()) -> Factorization:
+    """Canonical polyadic: a factor (mode, r) for every mode, all sharing the one rank (Hitchcock 1927).
+
+    Of a kernel, the first two are (kh, r1) and (kw, r1) (Lebedev et al. 2015).
+    """
+    rows, cols = _paired(rows, cols, taps)
+    names, size = _modes_by_name([*_tapped(taps), *(("i", row) for row in rows), *(("j", col) for col in cols)])
     return _ranked(tuple((name, "r1") for name in names), names, size, rank, _cp_limits)
 
 
@@ -65,13 +87,14 @@ class Form:
             near = get_close_matches(self.format, FORMATS, n=2, cutoff=0)
             raise ValueError(f"unknown format {self.format!r}: did you mean {' or '.join(near)}?")
 
-    def factorization(self, rows: int, cols: int) -> Factorization:
-        """The factorization of a weight of `rows` x `cols`; modes that do not multiply to them are refused."""
-        for side, given, size in (("row", self.rows, rows), ("column", self.cols, cols)):
+    def factorization(self, rows: int, cols: int, taps: Taps = ()) -> Factorization:
+        """The factorization of a weight of `rows` x `cols`, of a kernel its channels; modes that do not multiply to them are refused."""
+        row, column = ("out channel", "in channel") if taps else ("row", "column")
+        for side, given, size in ((row, self.rows, rows), (column, self.cols, cols)):
             if given is not None and prod(given) != size:
                 product = f"{' * '.join(map(str, given))} = {prod(given)}"
                 raise ValueError(f"{side} modes {product} and the weight has {size} {side}s: give modes that multiply to {size}")
-        return FORMATS[self.format](self.rows or rows, self.cols or cols, self.rank)
+        return FORMATS[self.format](self.rows or rows, self.cols or cols, self.rank, taps)
 
 
 def modes(size: int, count: int) -> tuple[int, ...]:
@@ -125,8 +148,10 @@ def decompose(weight: np.ndarray, form: Factorization, seed: int = 0) -> tuple[n
     return tuple(np.asarray(core).reshape(shape) for core, shape in zip(cores, form.shapes, strict=True))
 
 
-def _paired(rows: Modes, cols: Modes) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Row and column modes; a bare size is split into as many as the other side has, or as both can have (2 to 4)."""
+def _paired(rows: Modes, cols: Modes, taps: Taps) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Row and column modes; a bare size is split into as many as the other side has, or both can have (2 to 4), of a kernel not at all."""
+    if taps:
+        rows, cols = ((given,) if isinstance(given, int) else given for given in (rows, cols))
     count = next((len(given) for given in (rows, cols) if not isinstance(given, int)), None)
     if count is None:
         count = next((n for n in (4, 3) if _splits(rows, n, rows) and _splits(cols, n, cols)), 2)
@@ -134,6 +159,13 @@ def _paired(rows: Modes, cols: Modes) -> tuple[tuple[int, ...], tuple[int, ...]]
     if any(mode < 1 for given in split for mode in given):
         raise ValueError(f"modes {split[0]} x {split[1]}: every mode is at least 1")
     return split
+
+
+def _tapped(taps: Taps) -> tuple[tuple[str, int], ...]:
+    """The axes of a kernel's taps and their sizes."""
+    if taps and (len(taps) != 2 or min(taps) < 1):
+        raise ValueError(f"taps {tuple(taps)}: give the height and the width of a kernel, each at least 1")
+    return tuple(zip(("kh", "kw"), taps, strict=False))
 
 
 def _splits(size: int, count: int, largest: int) -> list[tuple[int, ...]]:
@@ -145,13 +177,15 @@ def _splits(size: int, count: int, largest: int) -> list[tuple[int, ...]]:
 
 
 def _modes_by_name(modes: Sequence[tuple[str, int]]) -> tuple[Axes, dict[str, int]]:
-    """Names i1, i2, ..., j1, j2, ... for lettered modes, and their sizes."""
-    names = tuple(f"{letter}{[k for k, _ in modes[: at + 1]].count(letter)}" for at, (letter, _) in enumerate(modes))
+    """Names i1, i2, ..., j1, j2, ... for lettered modes (taps have names), and their sizes."""
+    letters = [letter for letter, _ in modes]
+    names = tuple(f"{letter}{letters[: at + 1].count(letter)}" if letter in "ij" else letter for at, letter in enumerate(letters))
     return names, {name: mode for name, (_, mode) in zip(names, modes, strict=True)}
 
 
 def _train(groups: Sequence[Sequence[tuple[str, int]]]) -> tuple[tuple[Axes, ...], Axes, dict[str, int]]:
-    """A chain of cores, one for each group of modes, neighbours sharing a rank; the names of the modes, and their sizes."""
+    """A chain of cores, one for each group of modes that is not empty, neighbours sharing a rank; the modes' names, and their sizes."""
+    groups = [group for group in groups if group]
     names, size = _modes_by_name([mode for group in groups for mode in group])
     left = iter(names)
     cores = tuple(
@@ -165,7 +199,8 @@ def _ranked(
     cores: tuple[Axes, ...], names: Axes, size: dict[str, int], rank: Rank, limits: Callable[[Factorization], dict[str, int]]
 ) -> Factorization:
     """The factorization at the wanted rank, clipped to what its modes allow; clipping is said by a warning."""
-    rows, cols = tuple(n for n in names if n[0] == "i"), tuple(n for n in names if n[0] == "j")
+    rows = tuple(n for n in names if n[0] == "i")
+    cols = tuple(sorted((n for n in names if n not in rows), key=lambda n: n[0]))  # j1, j2, ..., kh, kw
     ranks = tuple(dict.fromkeys(axis for core in cores for axis in core if axis not in names))
 
     def at(wanted: Sequence[int]) -> Factorization:

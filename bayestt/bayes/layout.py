@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bayestt.bayes.prior import Prior
-from bayestt.nets.tensorize import TensorizedLinear
+from bayestt.nets.tensorize import tensorized
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Layout:
 
 def layout(net: nn.Module, prior: Prior) -> Layout:
     """The layout of a net under a prior."""
-    forms = {name: layer.form for name, layer in net.named_modules() if isinstance(layer, TensorizedLinear)}
+    forms = {name: layer.form for name, layer in tensorized(net).items()}
     ranks = {f"{name}.{axis}": form.size[axis] for name, form in forms.items() for axis in form.ranks}
     starts = dict(zip(ranks, torch.tensor([0, *ranks.values()]).cumsum(0).tolist(), strict=False))
     scales: dict[str, Tensor] = {}

@@ -23,7 +23,7 @@ class Prior:
     A core that carries modes of the weight takes the scale of the rank it names last, its right index (`product` False: Hawkins, Liu &
     Zhang 2022), or the product of its first and its last rank's, which for a core with one rank is that scale squared (`product` True:
     Hawkins & Zhang 2021). So a chain's last core takes its left rank, factors of CP all share one, factors of Tucker have their own.
-    Everything else, as Tucker's core, dense weights and biases, is Gaussian with the standard deviation `wide`.
+    Everything else, as Tucker's core, of a kernel with its taps, dense weights and biases, is Gaussian with the standard deviation `wide`.
 
     `scale` makes the distribution of that many scales. `best` takes for every scale the sum of squares of the entries it scales, each over
     the square of its other scale if it has one, and their number; it gives the square of the scale at which prior and entries together
@@ -54,7 +54,9 @@ class Prior:
         for core in form.cores:
             ranks = [axis for axis in core if axis in form.ranks]
             ends = (ranks[0], ranks[-1]) if self.product and ranks else tuple(ranks[-1:])
-            chosen.append(ends if len(ranks) < len(core) else ())
+            modes = {*core} - {*ranks}
+            joins = not modes or len(ranks) > 1 and modes <= {"kh", "kw"}
+            chosen.append(() if joins else ends)
         return tuple(chosen)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from bayestt.algebra.factorization import Factorization, contributions, dense, shrink
 from bayestt.bayes.posterior import Posterior
-from bayestt.nets.tensorize import TensorizedLinear
+from bayestt.nets.tensorize import Tensorized, tensorized
 
 Kept = Mapping[str, Sequence[int]]
 """By rank axis the indices that stay."""
@@ -39,7 +39,7 @@ def survivors(net: nn.Module, threshold: float = 0.0, parameters: int | None = N
     """By tensorized layer and rank axis the indices that `prune` keeps."""
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold {threshold}: give a part of the largest contribution, 0 to 1")
-    layers = _tensorized(net)
+    layers = tensorized(net)
     kept = {}
     for name, layer in layers.items():
         carried = contributions(layer.form, _arrays(layer))
@@ -65,10 +65,10 @@ def check_room(net: nn.Module, parameters: int) -> None:
 
 def smallest(net: nn.Module) -> int:
     """The parameters of a network cut down to one index in every bond; no budget can be less."""
-    return _others(net) + sum(_left(layer.form, dict.fromkeys(layer.form.ranks, [0])).parameters for layer in _tensorized(net).values())
+    return _others(net) + sum(_left(layer.form, dict.fromkeys(layer.form.ranks, [0])).parameters for layer in tensorized(net).values())
 
 
-def _within(entries: int, layers: Mapping[str, TensorizedLinear], kept: Mapping[str, Kept]) -> dict[str, Kept]:
+def _within(entries: int, layers: Mapping[str, Tensorized], kept: Mapping[str, Kept]) -> dict[str, Kept]:
     """So many fewer indices that all cores together hold at most so many entries."""
     kept = dict(kept)
     whole = {name: np.square(dense(layer.form, _arrays(layer))).sum() or 1.0 for name, layer in layers.items()}
@@ -97,7 +97,7 @@ class _Cut(NamedTuple):
     saved: int
 
 
-def _cuts(layer: TensorizedLinear, kept: Kept) -> list[_Cut]:
+def _cuts(layer: Tensorized, kept: Kept) -> list[_Cut]:
     """For every bond that can spare one the index that carries least."""
     form, cores = shrink(layer.form, _arrays(layer), kept)
     found = []
@@ -109,24 +109,20 @@ def _cuts(layer: TensorizedLinear, kept: Kept) -> list[_Cut]:
     return found
 
 
-def _tensorized(net: nn.Module) -> dict[str, TensorizedLinear]:
-    return {name: layer for name, layer in net.named_modules() if isinstance(layer, TensorizedLinear)}
-
-
 def _left(form: Factorization, kept: Kept) -> Factorization:
     """The factorization of the indices that stay."""
     return replace(form, size={**form.size, **{axis: len(indices) for axis, indices in kept.items()}})
 
 
-def _entries(layers: Mapping[str, TensorizedLinear], kept: Mapping[str, Kept]) -> int:
+def _entries(layers: Mapping[str, Tensorized], kept: Mapping[str, Kept]) -> int:
     """Entries of all cores together."""
     return sum(_left(layer.form, kept[name]).parameters for name, layer in layers.items())
 
 
 def _others(net: nn.Module) -> int:
     """Parameters that no cut can save: biases, dense layers."""
-    return sum(weight.numel() for weight in net.parameters()) - sum(layer.form.parameters for layer in _tensorized(net).values())
+    return sum(weight.numel() for weight in net.parameters()) - sum(layer.form.parameters for layer in tensorized(net).values())
 
 
-def _arrays(layer: TensorizedLinear) -> tuple[np.ndarray, ...]:
+def _arrays(layer: Tensorized) -> tuple[np.ndarray, ...]:
     return tuple(core.detach().cpu().numpy() for core in layer.cores)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from types import MappingProxyType
 
@@ -82,7 +83,7 @@ class Graph:
         return Graph, (self.ops, dict(self.size), dict(self.consts))
 
     def __getitem__(self, name: str) -> Op:
-        if found := next((op for op in self.ops if op.name == name), None):
+        if found := self._named.get(name):
             return found
         raise KeyError(f"{name!r} is no op of this graph")
 
@@ -117,7 +118,19 @@ class Graph:
 
     def consumers(self, name: str) -> list[Op]:
         """The ops that read this one."""
-        return [op for op in self.ops if name in op.args]
+        return self._readers.get(name, [])
+
+    @cached_property
+    def _named(self) -> dict[str, Op]:
+        return {op.name: op for op in reversed(self.ops)}
+
+    @cached_property
+    def _readers(self) -> dict[str, list[Op]]:
+        readers: dict[str, list[Op]] = {}
+        for op in self.ops:
+            for name in dict.fromkeys(op.args):
+                readers.setdefault(name, []).append(op)
+        return readers
 
 
 def windowed(op: Op, axes: Axes) -> Axes:
@@ -192,6 +205,8 @@ def _fault(op: Op, seen: Mapping[str, Op], graph: Graph) -> str | None:
 def _axes_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
     """What is wrong with an op's axes or constants."""
     activations = [arg for arg in args if "n" in arg.axes]
+    if op.window and op.kind not in ("CONTRACT", "MAX"):
+        return "has a window: only CONTRACT and MAX read through one"
     if op.kind == "CONST":
         return _const_fault(op, graph)
     if args and ("n" in op.axes) != bool(activations):
@@ -203,12 +218,10 @@ def _axes_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
     if op.kind == "CONTRACT" and len(activations) > 1:
         return f"multiplies activations {[arg.name for arg in activations]}: a contraction takes one, and constants"
     if op.kind in ("CONTRACT", "MAX"):
-        if activations and (fault := _window_fault(op, activations[0], graph)):
+        if op.window and (fault := _window_fault(op, activations, [arg for arg in args if arg not in activations], graph)):
             return fault
         if new := set(op.axes) - {axis for arg in args for axis in (windowed(op, arg.axes) if arg in activations else arg.axes)}:
             return f"axes {sorted(new)} are in no operand"
-    elif op.window:
-        return "has a window: only CONTRACT and MAX read through one"
     if op.kind == "ADD":
         for arg in args:
             if extra := set(arg.axes) - set(op.axes):
@@ -224,8 +237,17 @@ def _axes_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
     return None
 
 
-def _window_fault(op: Op, activation: Op, graph: Graph) -> str | None:
+def _window_fault(op: Op, activations: list[Op], constants: list[Op], graph: Graph) -> str | None:
     """What is wrong with the windows through which an op reads its activation."""
+    if not activations:
+        return "has a window and no activation to read through it"
+    activation, axes = activations[0], {window.axis for window in op.window}
+    if both := [(arg.name, sorted(axes & {*arg.axes})) for arg in constants if axes & {*arg.axes}]:
+        return f"constant {both[0][0]!r} has axes {both[0][1]}, which are read through a window"
+    if len(axes) < len(op.window):
+        return f"has {len(op.window)} windows over {sorted(axes)}: one for each axis"
+    if op.kind == "MAX" and (kept := [window.tap for window in op.window if window.tap in op.axes]):
+        return f"keeps the taps {kept} of its windows: some of them find nothing that could be the largest"
     read = windowed(op, activation.axes)
     if len(set(read)) < len(read):
         return f"reads {activation.name!r} as {' '.join(read)}: name every axis once"

@@ -1,16 +1,15 @@
 """From a float graph to the integer graph that machines compute: power-of-two scales, chosen on calibration images."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
-from tqdm import tqdm
 
 from bayestt.algebra.einsum import Axes
 from bayestt.algebra.fixed import Fixed, dequantize
 from bayestt.algebra.fixed import quantize as integers
 from bayestt.ir.graph import ACCUMULATOR_BITS, Graph, Op, biases, completion, verify
-from bayestt.ir.interpret import interpret
+from bayestt.ir.interpret import interpret, value
 
 FINEST = 4
 """How many scales are tried for a tensor: the coarsest, at which nothing saturates, and finer ones, each half the one before."""
@@ -19,9 +18,10 @@ FINEST = 4
 def quantize(graph: Graph, calibration: np.ndarray, weight_bits: int = 8, activation_bits: int = 8) -> Graph:
     """An integer graph of a folded float graph: every weight, and every activation that is kept, at its own power-of-two scale.
 
-    Scales are chosen one tensor after another: each is the one that changes the scores of the `calibration` images (n, ...) least, in mean
-    square, when its tensor and those before it are rounded and saturated. Give training images. Sums run in 32-bit accumulators, biases
-    are added there, and one ROUND follows each sum that is read again. The output stays in the accumulator's format.
+    The scale of a tensor is the one that changes least what its readers compute of it on the `calibration` images (n, ...), up to the next
+    rounding and relative to its mean square, when that tensor alone is rounded and saturated: each finer scale saturates a larger part of
+    the tensor. The cost is that of some ten times the net. Give training images. Sums run in 32-bit accumulators, biases are added there,
+    and one ROUND follows each sum that is read again. The output stays in the accumulator's format.
     """
     for what, bits in (("weight", weight_bits), ("activation", activation_bits)):
         if not 2 <= bits <= 8:
@@ -33,8 +33,7 @@ def quantize(graph: Graph, calibration: np.ndarray, weight_bits: int = 8, activa
     graph = _own_constants(graph)
     added = {name for op in graph.ops for name in biases(graph, op)}
     weights = [op.name for op in graph.ops if op.kind == "CONST" and op.name not in added]
-    sums = [op for op in graph.ops[1:-1] if op.kind not in ("CONST", "VIEW")]
-    kept = [graph.input.name, *(op.name for op in sums if completion(graph, op) is None)]
+    kept = [graph.input.name, *(op.name for op in _sums(graph) if completion(graph, op) is None and op is not graph.output)]
     largest = _largest(graph, calibration)
     chosen = _chosen(graph, dict.fromkeys(weights, weight_bits) | dict.fromkeys(kept, activation_bits), largest, calibration)
     return verify(_integer(graph, chosen, largest, weight_bits))
@@ -54,37 +53,86 @@ def _own_constants(graph: Graph) -> Graph:
     return Graph(tuple(ops), graph.size, consts)
 
 
+def _sums(graph: Graph) -> list[Op]:
+    """The ops whose results are in an accumulator: sums, and what completes them."""
+    wide: dict[str, Op] = {}
+    for op in graph.ops:
+        completes = any(name in wide and completion(graph, graph[name]) == op for name in op.args)
+        wide |= {op.name: op} if op.kind in ("CONTRACT", "ADD") or completes else {}
+    return [*wide.values()]
+
+
 def _largest(graph: Graph, calibration: np.ndarray) -> dict[str, float]:
     """The largest magnitude of every op on the calibration images."""
     largest: dict[str, float] = {}
 
-    def measured(op: Op, value: np.ndarray) -> np.ndarray:
-        largest[op.name] = max(largest.get(op.name, 0.0), float(np.abs(value).max(initial=0)))
-        return value
+    def measured(op: Op, found: np.ndarray) -> np.ndarray:
+        largest[op.name] = max(largest.get(op.name, 0.0), float(np.abs(found).max(initial=0)))
+        return found
 
     interpret(graph, calibration, measured)
     return largest
 
 
 def _chosen(graph: Graph, bits: Mapping[str, int], largest: Mapping[str, float], calibration: np.ndarray) -> dict[str, Fixed]:
-    """The format of every tensor in `bits`, by its effect on the scores of the calibration images."""
-    scores = interpret(graph, calibration)
-    chosen: dict[str, Fixed] = {}
+    """The format of every tensor in `bits`, by its effect on what its readers compute."""
+    candidates = {name: [Fixed(bits[name], bits[name] - 1 - _whole_bits(largest[name]) + finer) for finer in range(FINEST)] for name in bits}
+    readers = [op for op in graph.ops if _judges(graph, op)]
+    source = _sources(graph, bits)
+    last = {name: op.name for op in graph.ops for name in op.args}
+    values: dict[str, np.ndarray] = {}
+    squares = dict.fromkeys((op.name for op in readers), 0.0)
+    errors = {(name, op.name): np.zeros(FINEST) for op in readers for name in {source.get(arg) for arg in op.args} & {*bits}}
 
-    def error(name: str, format: Fixed) -> float:
-        formats = chosen | {name: format}
+    def judged(op: Op, found: np.ndarray) -> np.ndarray:
+        values[op.name] = found
+        if op.name in squares:
+            args = {name: values[name] for name in op.args}
+            exact = _completed(graph, op, args)
+            squares[op.name] += float(np.square(exact).sum())
+            for name in {source.get(arg) for arg in args} & {*bits}:
+                for number, format in enumerate(candidates[name]):
+                    rounded = {arg: _rounded(args[arg], format) for arg in args if source.get(arg) == name}
+                    errors[name, op.name][number] += np.square(_completed(graph, op, args | rounded) - exact).sum()
+        for name in {*op.args}:
+            if last[name] == op.name:
+                del values[name]
+        return found
 
-        def rounded(op: Op, value: np.ndarray) -> np.ndarray:
-            return dequantize(integers(value, formats[op.name]), formats[op.name]) if op.name in formats else value
+    interpret(graph, calibration, judged)
+    total = {name: sum(found / (squares[reader] or 1) for (source, reader), found in errors.items() if source == name) for name in bits}
+    return {name: candidates[name][int(np.argmin(total[name]))] for name in bits}
 
-        return float(np.mean(np.square(interpret(graph, calibration, rounded) - scores)))
 
-    for name in tqdm([op.name for op in graph.ops if op.name in bits], desc="quantize", unit="tensor", delay=3, leave=False):
-        coarsest = bits[name] - 1 - _whole_bits(largest[name])
-        candidates = [Fixed(bits[name], coarsest + finer) for finer in range(FINEST)]
-        errors = [error(name, format) for format in candidates]
-        chosen[name] = candidates[errors.index(min(errors))]
-    return chosen
+def _judges(graph: Graph, op: Op) -> bool:
+    """Whether an op begins a sum, or is the output: what the rounding of its operands does is seen in it and in what completes it."""
+    completes = any(completion(graph, graph[name]) == op for name in op.args)
+    return not completes and (op.kind in ("CONTRACT", "ADD") or op is graph.output)
+
+
+def _sources(graph: Graph, bits: Collection[str]) -> dict[str, str]:
+    """For every op the tensor in `bits` whose format its value has: itself, or the one of which it is a view, the largest, the rectified."""
+    source: dict[str, str] = {}
+    for op in graph.ops:
+        if op.name in bits:
+            source[op.name] = op.name
+        elif op.kind in ("VIEW", "MAX", "RELU") and op.args[0] in source:
+            source[op.name] = source[op.args[0]]
+    return source
+
+
+def _completed(graph: Graph, op: Op, args: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What an op makes of operands, with the bias and the rectifier that follow."""
+    found = value(graph, op, [args[name] for name in op.args])
+    while after := completion(graph, op):
+        found = value(graph, after, [graph.consts.get(name, found) for name in after.args])
+        op = after
+    return found
+
+
+def _rounded(values: np.ndarray, format: Fixed) -> np.ndarray:
+    """The nearest numbers that a format has."""
+    return dequantize(integers(values, format), format)
 
 
 def _integer(graph: Graph, chosen: Mapping[str, Fixed], largest: Mapping[str, float], weight_bits: int) -> Graph:

@@ -88,35 +88,49 @@ def candidates(
     return ways
 
 
-@cache
-def _chosen(form: Factorization, batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients, threads: int) -> Contraction:
-    block = BLOCK if device.type == "cpu" else maxsize  # a GPU wants large products
-    libraries = PRODUCTS if device.type == "cpu" and dtype == torch.float32 else ("BLAS",)
-    contractions = candidates(form, batch, block, libraries)
+def choose(
+    form: Factorization,
+    contractions: Mapping[str, Contraction],
+    what: str,
+    shape: Sequence[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    gradients: Gradients,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Contraction:
+    """The quickest of these contractions on x of this shape: remembered for the form, `what` they compute and the machine, or measured."""
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     cores = " ".join("*".join(f"{axis}={form.size[axis]}" for axis in axes) for axes in form.cores)
     weight = f"{' '.join(form.rows)} x {' '.join(form.cols)}"
-    work = f"batch {batch}, {dtype}, gradients {gradients}, {threads} threads"
+    work = f"{what}, {dtype}, gradients {gradients}, {torch.get_num_threads()} threads"
     key = f"{cores} -> {weight}, {work}, {device.type} {machine}, torch {torch.__version__}"
     name = _remembered().get(key)
     if name not in contractions:
         # A thread of its own has none of the caller's torch.func transforms, grad mode or autocast.
         with ThreadPoolExecutor(1) as thread:
-            name = thread.submit(_quickest, form, contractions, batch, device, dtype, gradients).result()
+            name = thread.submit(_quickest, form, contractions, shape, device, dtype, gradients, memory_format).result()
         name = _remember(key, name, contractions)
     return contractions[name]
 
 
+@cache
+def _chosen(form: Factorization, batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients, threads: int) -> Contraction:
+    block = BLOCK if device.type == "cpu" else maxsize  # a GPU wants large products
+    libraries = PRODUCTS if device.type == "cpu" and dtype == torch.float32 else ("BLAS",)
+    contractions = candidates(form, batch, block, libraries)
+    return choose(form, contractions, f"batch {batch}", (batch, form.shape[1]), device, dtype, gradients)
+
+
 def _merged(form: Factorization, product: Product) -> Contraction:
     """Merge all cores to the weight and multiply by it."""
-    merge = _merge(form, tuple(range(len(form.cores))), form.rows + form.cols, product)
+    merge = merging(form, tuple(range(len(form.cores))), form.rows + form.cols, product)
     return lambda x, cores: product(x, merge(cores).reshape(form.shape).T)
 
 
 def _rebuilt(form: Factorization, first: Cores, second: Cores, block: int, product: Product) -> Contraction:
     """Merge some cores to one half and the others to another, both to the weight, about `block` elements at a time, and multiply by it."""
     (cols1, rows1, bond), (cols2, rows2, _) = _half_axes(form, first, second), _half_axes(form, second, first)
-    merge1, merge2 = _merge(form, first, rows1 + cols1 + bond, product), _merge(form, second, bond + rows2 + cols2, product)
+    merge1, merge2 = merging(form, first, rows1 + cols1 + bond, product), merging(form, second, bond + rows2 + cols2, product)
     c1, r1, c2, r2, shared = (prod(form.size[axis] for axis in axes) for axes in (cols1, rows1, cols2, rows2, bond))
     grid = rows1 + rows2 + cols1 + cols2
     sizes, to_weight = [form.size[axis] for axis in grid], _permutation(grid, form.rows + form.cols)
@@ -138,7 +152,7 @@ def _halved(form: Factorization, first: Cores, second: Cores, block: int, produc
     """
     (cols1, rows1, bond), (cols2, rows2, _) = _half_axes(form, first, second), _half_axes(form, second, first)
     c1, r1, c2, r2, shared = (prod(form.size[axis] for axis in axes) for axes in (cols1, rows1, cols2, rows2, bond))
-    merge1, merge2 = _merge(form, first, rows1 + bond + cols1, product), _merge(form, second, bond + cols2 + rows2, product)
+    merge1, merge2 = merging(form, first, rows1 + bond + cols1, product), merging(form, second, bond + cols2 + rows2, product)
     to_grid = _permutation(("n", *form.cols), (*cols1, "n", *cols2))
     to_rows = _permutation(("n", *rows1, *rows2), ("n", *form.rows))
     col_sizes, row_sizes = ([form.size[axis] for axis in axes] for axes in (form.cols, rows1 + rows2))
@@ -179,7 +193,7 @@ class _Recomputed(torch.autograd.Function):
         return None, *pull(upstream)
 
 
-def _merge(form: Factorization, chosen: Cores, out: Axes, product: Product) -> Callable[[Sequence[Tensor]], Tensor]:
+def merging(form: Factorization, chosen: Cores, out: Axes, product: Product) -> Callable[[Sequence[Tensor]], Tensor]:
     """The function from all cores to the chosen ones' product, by the cheapest steps."""
     axes = [form.cores[core] for core in chosen]
     if len(chosen) == 1:
@@ -258,13 +272,19 @@ def _permutation(axes: Axes, wanted: Axes) -> tuple[int, ...]:
 
 
 def _quickest(
-    form: Factorization, contractions: dict[str, Contraction], batch: int, device: torch.device, dtype: torch.dtype, gradients: Gradients
+    form: Factorization,
+    contractions: Mapping[str, Contraction],
+    shape: Sequence[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    gradients: Gradients,
+    memory_format: torch.memory_format,
 ) -> str:
     """The contraction with the least median time on tensors of its own. All take turns, after two runs of each that do not count."""
-    x = torch.ones(batch, form.shape[1], device=device, dtype=dtype, requires_grad=gradients == "all")
+    x = torch.ones(*shape, device=device, dtype=dtype).contiguous(memory_format=memory_format).requires_grad_(gradients == "all")
     cores = [torch.full(shape, 0.1, device=device, dtype=dtype, requires_grad=gradients != "none") for shape in form.shapes]
     leaves = [tensor for tensor in (x, *cores) if tensor.requires_grad]
-    upstream = torch.ones(batch, form.shape[0], device=device, dtype=dtype)
+    upstream = torch.ones_like(next(iter(contractions.values()))(x, cores))
 
     def seconds(contraction: Contraction) -> float:
         start = perf_counter()

@@ -2,24 +2,24 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from math import sqrt
 
-import torch
 from torch import Tensor, nn
 
-from bayestt.algebra.einsum import numbered, sizes
 from bayestt.algebra.factorization import Factorization
-from bayestt.algebra.formats import Form, decompose, initial
+from bayestt.algebra.formats import Form
 from bayestt.nets import contract
+from bayestt.nets.conv import TensorizedConv2d, fresh_conv
+from bayestt.nets.cores import add_parameters, come_near, cores_of, multiplied, ranks_of, take_ranks
 
 
 def tensorize(net: nn.Module, forms: Mapping[str, Form | Factorization], recompute: bool = False) -> nn.Module:
-    """A copy of a network whose matching linear layers are tensorized and freshly initialised: `tensorize(net, {"fc*": Form("cp", 8)})`.
+    """A copy of a network whose matching layers are tensorized and freshly initialised: `tensorize(net, {"fc*": Form("cp", 8)})`.
 
-    Layers are matched by their dotted names; where two globs match one layer, the first decides. `recompute` as in TensorizedLinear.
+    Linear layers and convolutions are matched by their dotted names; where two globs match one layer, the first decides. A new
+    kernel varies as the one it replaces does; a 1x1 kernel is a matrix. `recompute` as in TensorizedLinear.
     """
     names = [name for name, _ in net.named_modules() if name]
     chosen: dict[str, Form | Factorization] = {}
@@ -31,13 +31,7 @@ def tensorize(net: nn.Module, forms: Mapping[str, Form | Factorization], recompu
         chosen = {name: form for name in matched} | chosen
     smaller = deepcopy(net)
     for name, form in chosen.items():
-        linear = smaller.get_submodule(name)
-        if not isinstance(linear, nn.Linear):
-            raise ValueError(f"layer {name!r} is a {type(linear).__name__}, expected a Linear: give globs that match linear layers only")
-        if isinstance(form, Form):
-            form = form.factorization(linear.out_features, linear.in_features)
-        _check_size(name, form, linear)
-        smaller.set_submodule(name, TensorizedLinear(form, bias=linear.bias is not None, recompute=recompute).to(linear.weight))
+        smaller.set_submodule(name, _fresh(name, smaller.get_submodule(name), form, recompute))
     return smaller
 
 
@@ -51,17 +45,13 @@ class TensorizedLinear(nn.Module):
 
     def __init__(self, form: Factorization, bias: bool = True, recompute: bool = False) -> None:
         super().__init__()
-        self.form, self.recompute = form, recompute
-        rows, cols = form.shape
-        seed = int(torch.randint(2**31, ()))
-        for k, core in enumerate(initial(form, 1 / sqrt(3 * cols), seed)):
-            self.register_parameter(f"core{k}", nn.Parameter(torch.tensor(core, dtype=torch.get_default_dtype())))
-        self.bias = nn.Parameter(torch.empty(rows).uniform_(-1 / sqrt(cols), 1 / sqrt(cols))) if bias else None
+        self.recompute = recompute
+        add_parameters(self, form, 1 / sqrt(3 * form.shape[1]), bias)
 
     @property
     def cores(self) -> tuple[Tensor, ...]:
         """The factors of the weight, in the order of `form.cores`."""
-        return tuple(getattr(self, f"core{k}") for k in range(len(self.form.cores)))
+        return cores_of(self)
 
     def forward(self, x: Tensor) -> Tensor:
         cores = self.cores
@@ -74,43 +64,43 @@ class TensorizedLinear(nn.Module):
 
     def dense(self) -> Tensor:
         """The weight (rows, cols) that the cores stand for."""
-        return torch.einsum(*numbered(self.cores, self.form.cores, self.form.rows + self.form.cols)).reshape(self.form.shape)
+        return multiplied(self.form, self.cores)
 
     def extra_repr(self) -> str:
-        ranks = " ".join(f"{axis}={self.form.size[axis]}" for axis in self.form.ranks)
-        return f"in_features={self.form.shape[1]}, out_features={self.form.shape[0]}, ranks {ranks}, bias={self.bias is not None}"
+        rows, cols = self.form.shape
+        return f"in_features={cols}, out_features={rows}, {ranks_of(self.form)}, bias={self.bias is not None}"
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, form: Factorization) -> "TensorizedLinear":
         """The layer of a given form that comes nearest to a dense one; they share no memory."""
         _check_size("the given one", form, linear)
         layer = cls(form, bias=linear.bias is not None).to(linear.weight)
-        with torch.no_grad():
-            for core, values in zip(layer.cores, decompose(linear.weight.detach().cpu().numpy(), form), strict=True):
-                core.copy_(torch.from_numpy(values))
-            if layer.bias is not None:
-                layer.bias.copy_(linear.bias)
+        come_near(layer, linear.weight, linear.bias)
         return layer
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, metadata: dict, strict: bool, *found: list) -> None:
-        """Take the ranks of the cores in the file first, so that a pruned network loads into one that was not pruned."""
-        keys = [f"{prefix}core{k}" for k in range(len(self.form.cores))]
-        if all(key in state_dict for key in keys):
-            form = self._form_of([state_dict[key].shape for key in keys])
-            if form is not None and form != self.form:
-                for k, core in enumerate(self.cores):
-                    setattr(self, f"core{k}", nn.Parameter(core.new_empty(form.shapes[k]), core.requires_grad))
-                self.form = form
+        take_ranks(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *found)
 
-    def _form_of(self, shapes: list[torch.Size]) -> Factorization | None:
-        """This layer's form at the ranks of cores of these shapes; None where they are no cores of this layer."""
-        try:
-            size = sizes(self.form.cores, shapes)
-        except ValueError:
-            return None
-        fits = all(size[axis] == extent for axis, extent in self.form.size.items() if axis not in self.form.ranks)
-        return replace(self.form, size=size) if fits else None
+
+Tensorized = TensorizedLinear | TensorizedConv2d
+
+
+def tensorized(net: nn.Module) -> dict[str, Tensorized]:
+    """By name all layers of a network whose weight is a factorization: they have a `form` and `cores`."""
+    return {name: layer for name, layer in net.named_modules() if isinstance(layer, Tensorized)}
+
+
+def _fresh(name: str, layer: nn.Module, form: Form | Factorization, recompute: bool) -> Tensorized:
+    """A freshly initialised layer of that form in the place of a dense one."""
+    if isinstance(layer, nn.Conv2d):
+        return fresh_conv(name, layer, form, recompute)
+    if not isinstance(layer, nn.Linear):
+        raise ValueError(f"layer {name!r} is a {type(layer).__name__}, expected a Linear or a Conv2d: give globs that match such layers")
+    if isinstance(form, Form):
+        form = form.factorization(layer.out_features, layer.in_features)
+    _check_size(name, form, layer)
+    return TensorizedLinear(form, bias=layer.bias is not None, recompute=recompute).to(layer.weight)
 
 
 def _check_size(name: str, form: Factorization, linear: nn.Linear) -> None:

@@ -1,22 +1,27 @@
 """The only door out of torch: from a trained network to a Graph."""
 
+import operator
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
+from math import prod
+from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 
-from bayestt.algebra.einsum import Axes
-from bayestt.ir.graph import Graph, Op, verify
-from bayestt.nets.tensorize import TensorizedLinear
+from bayestt.algebra.factorization import Factorization
+from bayestt.ir.graph import Graph, verify
+from bayestt.nets import draw
+from bayestt.nets.draw import IMAGE_AXES, Pair, Sheet, Value
 
-IMAGE_AXES: dict[int, Axes] = {1: ("x",), 2: ("h", "w"), 3: ("c", "h", "w")}
+KNOWN = "use convolutions, linear layers, batch-norm, ReLU, pooling, sums, means, slices, padding, and changes of shape"
+BATCH = "n"
+"""Stands for the number of images where a forward asks for it: `x.view(x.size(0), -1)`."""
 
 
-def trace(net: nn.Module, example: torch.Tensor) -> Graph:
+def trace(net: nn.Module, example: Tensor) -> Graph:
     """The float graph of a network in eval mode, for images like those of `example` (n, ...), of which only the shape is used.
 
     Reads whatever plain Python the forward has, by torch.fx. An operation without a counterpart is refused with its module's path.
@@ -27,86 +32,224 @@ def trace(net: nn.Module, example: torch.Tensor) -> Graph:
     whole = net if list(net.children()) else nn.Sequential(OrderedDict(layer=net))
     nodes = _Tracer().trace(whole)
     nodes.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
-    ops = [Op("x", "INPUT", ("n", *IMAGE_AXES[len(shape)]))]
-    size, consts = dict(zip(ops[0].axes[1:], shape, strict=True)), {}
-    made: dict[fx.Node, Op] = {}
+    sheet = Sheet()
+    axes = IMAGE_AXES[len(shape)]
+    sheet.size |= zip(axes, shape, strict=True)
+    image = Value(sheet.add("x", "INPUT", ("n", *axes)), shape)
+    made: dict[fx.Node, Any] = {}
     for node in nodes.nodes:
         if node.op == "placeholder" and not made:
-            made[node] = ops[0]
+            made[node] = image
         elif node.op == "output":
-            if made.get(node.args[0]) is not ops[-1]:
+            scores = made.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
+            if not isinstance(scores, Value) or scores.op is not sheet.ops[-1]:
                 raise ValueError("the network returns something else than its last layer's scores: return one tensor")
         else:
-            drawn = _drawn(node, whole, made, {op.name for op in ops})
-            ops += drawn.ops
-            size |= drawn.size
-            consts |= drawn.consts
-            made[node] = drawn.ops[-1] if drawn.ops else made[node.all_input_nodes[0]]
-    return verify(Graph(tuple(ops), size, consts))
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """What one step of a forward adds to a graph; nothing where only the shape of images changes."""
-
-    ops: tuple[Op, ...] = ()
-    size: Mapping[str, int] = field(default_factory=dict)
-    consts: Mapping[str, np.ndarray] = field(default_factory=dict)
+            made[node] = _drawn(node, whole, made, sheet)
+    return verify(Graph(tuple(sheet.ops), sheet.size, sheet.consts))
 
 
 class _Tracer(fx.Tracer):
-    """Sees every layer of torch and every tensorized layer as one piece."""
+    """Sees every layer of torch and every tensorized layer as one piece, and says where a forward can't be seen at all."""
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
-        return isinstance(module, TensorizedLinear) or super().is_leaf_module(module, path)
+        return _factorized(module) or super().is_leaf_module(module, path)
+
+    def to_bool(self, obj: fx.Proxy) -> NoReturn:
+        self._refuse("branches on", obj)
+
+    def iter(self, obj: fx.Proxy) -> NoReturn:
+        self._refuse("loops over", obj)
+
+    def _refuse(self, does: str, obj: fx.Proxy) -> NoReturn:
+        path = self.scope.module_path or "the network"
+        raise ValueError(f"{path}: its forward {does} its data or their shape ({obj.node.name}): a Graph computes the same for every image")
 
 
-def _drawn(node: fx.Node, net: nn.Module, made: Mapping[fx.Node, Op], taken: set[str]) -> _Drawn:
-    """The ops of one step; a layer's second use is named after it too (`fc1`, `fc1.2`)."""
+def _drawn(node: fx.Node, net: nn.Module, made: Mapping[fx.Node, Any], sheet: Sheet) -> Any:
+    """The value of one step, its ops drawn; what is no tensor is computed. A layer's second use is named after it too: `fc1`, `fc1.2`."""
     layer = net.get_submodule(node.target) if node.op == "call_module" else None
-    what = type(layer) if layer is not None else node.target
     path = node.target if layer is not None else ".".join([*list(node.meta.get("nn_module_stack", {}))[-1:], node.name])
-    inputs = [made[other] for other in node.all_input_nodes if other in made]
+    what = node.target if layer is None else Factorization if _factorized(layer) else type(layer)
+    if node.op in ("placeholder", "get_attr"):
+        raise ValueError(f"{path}: {node.target} is read as it is: a network reads one image, and its parameters within layers")
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), made.__getitem__)
+    args = (*([kwargs["input"]] if "input" in kwargs else []), *args)
+    kwargs = {key: value for key, value in kwargs.items() if key != "input"}
+    if not any(isinstance(made[other], Value) for other in node.all_input_nodes):
+        return what(*args, **kwargs)
+    taken = {op.name for op in sheet.ops}
     name = next(name for k in count(1) if (name := path if k == 1 else f"{path}.{k}") not in taken)
-    if len(inputs) == len(node.all_input_nodes) == 1:
-        if what in _SAME_ELEMENTS and _keeps_images_apart(node, layer):
-            return _Drawn()
-        if what in _RECTIFIERS:
-            return _Drawn((Op(name, "RELU", inputs[0].axes, (inputs[0].name,)),))
-        if what is nn.Linear:
-            return _linear(name, inputs[0], [layer.weight], (("i1", "j1"),), ("i1",), ("j1",), layer.bias)
-        if what is TensorizedLinear:
-            return _linear(name, inputs[0], layer.cores, layer.form.cores, layer.form.rows, layer.form.cols, layer.bias)
-    raise ValueError(f"{path}: {getattr(what, '__name__', what)} has no counterpart in a Graph: use linear layers, ReLU and flatten")
+    drawing = (_LAYERS if layer is not None else _FUNCTIONS).get(what)
+    if drawing is None:
+        raise ValueError(f"{path}: {getattr(what, '__name__', what)} has no counterpart in a Graph: {KNOWN}")
+    if (getattr(layer, "inplace", False) or kwargs.get("inplace")) and any(user not in made for user in node.args[0].users if user != node):
+        raise ValueError(f"{path}: changes in place what is read again later: give inplace=False")
+    try:
+        return drawing(sheet, name, *([layer] if layer is not None else []), *args, **kwargs)
+    except (TypeError, ValueError) as fault:
+        raise ValueError(f"{path}: {fault}") from fault
 
 
-def _linear(name: str, x: Op, cores: Sequence[Tensor], axes: Sequence[Axes], rows: Axes, cols: Axes, bias: Tensor | None) -> _Drawn:
-    """A layer as a view of x under the column axes, the contraction with all cores, and the bias."""
-
-    def own(names: Axes) -> Axes:
-        return tuple(f"{name}.{axis}" for axis in names)
-
-    constants = {f"{name}.core{k}": (own(names), core) for k, (core, names) in enumerate(zip(cores, axes, strict=True))}
-    size = {axis: extent for names, core in constants.values() for axis, extent in zip(names, core.shape, strict=True)}
-    product = name if bias is None else f"{name}.product"
-    ops = [
-        Op(f"{name}.x", "VIEW", ("n", *own(cols)), (x.name,)),
-        *(Op(constant, "CONST", names) for constant, (names, _) in constants.items()),
-        Op(product, "CONTRACT", ("n", *own(rows)), (f"{name}.x", *constants)),
-    ]
-    if bias is not None:
-        constants[f"{name}.bias"] = own(rows), bias.reshape([size[axis] for axis in own(rows)])
-        ops += [Op(f"{name}.bias", "CONST", own(rows)), Op(name, "ADD", ("n", *own(rows)), (product, f"{name}.bias"))]
-    return _Drawn(tuple(ops), size, {constant: array.detach().cpu().double().numpy() for constant, (_, array) in constants.items()})
+def _reshaped(x: Value, *shape: int | str | Sequence[int | str]) -> Value:
+    """The same elements in another shape, whose first entry is the batch, or -1 for it."""
+    flat = shape if len(shape) != 1 or isinstance(shape[0], int | str) else tuple(shape[0])
+    first, rest = flat[0], [*flat[1:]]
+    elements, known = prod(x.shape), prod(extent for extent in rest if extent != -1)
+    if not all(isinstance(extent, int) for extent in rest) or first not in (BATCH, -1) or [first, *rest].count(-1) > 1 or elements % known:
+        raise ValueError(f"turns images of shape {x.shape} into {flat}: keep the batch first, x.size(0) or -1, and all elements")
+    found = tuple(elements // known if extent == -1 else extent for extent in rest)
+    if prod(found) != elements:
+        raise ValueError(f"turns images of shape {x.shape} into {flat}: keep all {elements} elements")
+    return Value(x.op, found)
 
 
-def _keeps_images_apart(node: fx.Node, layer: nn.Module | None) -> bool:
-    """Whether a step that only changes shapes leaves the batch axis alone."""
-    if isinstance(layer, nn.Flatten):
-        return layer.start_dim == 1
-    flattens = node.target in (torch.flatten, "flatten")
-    return not flattens or (node.args[1] if len(node.args) > 1 else node.kwargs.get("start_dim", 0)) == 1
+def _flattened(x: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
+    """The same elements with dimensions from `start_dim` to `end_dim` as one."""
+    shape = (BATCH, *x.shape)
+    start, end = range(len(shape))[start_dim], range(len(shape))[end_dim]
+    if start < 1:
+        raise ValueError("flatten would mix images: give start_dim=1")
+    return Value(x.op, (*x.shape[: start - 1], prod(shape[start : end + 1]), *x.shape[end:]))
 
 
-_SAME_ELEMENTS = (nn.Flatten, nn.Identity, nn.Dropout, torch.flatten, "flatten")
-_RECTIFIERS = (nn.ReLU, torch.relu, nn.functional.relu, "relu")
+def _unflattened(x: Value, dim: int, sizes: Sequence[int]) -> Value:
+    """The same elements with a dimension as several."""
+    at = range(len(x.shape) + 1)[dim] - 1
+    return _reshaped(x, BATCH, *x.shape[:at], *_reshaped(Value(x.op, x.shape[at : at + 1]), BATCH, *sizes).shape, *x.shape[at + 1 :])
+
+
+def _factorized(layer: nn.Module) -> bool:
+    """Whether a layer's weight is a factorization of its `cores`."""
+    return isinstance(getattr(layer, "form", None), Factorization)
+
+
+def _contraction(sheet: Sheet, name: str, layer: nn.Module, x: Value) -> Value:
+    """A linear layer or a convolution, dense or tensorized."""
+    if _factorized(layer):
+        form, cores = layer.form, layer.cores
+    else:
+        axes = ("i1", "j1", "kh", "kw")[: layer.weight.ndim]
+        form, cores = Factorization((axes,), axes[:1], axes[1:], dict(zip(axes, layer.weight.shape, strict=True))), [layer.weight]
+    if "kh" in form.size:
+        return draw.convolved(sheet, name, x, form, cores, layer.bias, layer)
+    return draw.linear(sheet, name, x, form, cores, layer.bias)
+
+
+def _largest(
+    sheet: Sheet,
+    name: str,
+    x: Value,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Value:
+    if ceil_mode or return_indices:
+        raise ValueError(f"pools with ceil_mode={ceil_mode}, return_indices={return_indices}: a Graph takes False for both")
+    return draw.pooled(sheet, name, x, "MAX", kernel_size, stride or kernel_size, padding, dilation)
+
+
+def _average(
+    sheet: Sheet,
+    name: str,
+    x: Value,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Value:
+    if ceil_mode or divisor_override or not (count_include_pad or padding in (0, (0, 0))):
+        raise ValueError(
+            f"pools with ceil_mode={ceil_mode}, count_include_pad={count_include_pad}, divisor_override={divisor_override}: "
+            "a Graph divides by the whole window, give False, True and None"
+        )
+    if draw.pair(kernel_size) == x.shape[1:] and padding in (0, (0, 0)):
+        return draw.mean(sheet, name, x, (1, 2), keep=True)
+    return draw.pooled(sheet, name, x, "CONTRACT", kernel_size, stride or kernel_size, padding)
+
+
+def _averaged_to(sheet: Sheet, name: str, x: Value, output_size: int | Sequence[int | None]) -> Value:
+    sides = (output_size, output_size) if isinstance(output_size, int) else output_size
+    outs = [extent if side is None else side for side, extent in zip(sides, x.shape[1:], strict=True)]
+    if any(extent % out for extent, out in zip(x.shape[1:], outs, strict=True)):
+        raise ValueError(f"averages images of shape {x.shape} to {tuple(outs)}: give a size that divides theirs")
+    return _average(sheet, name, x, tuple(extent // out for extent, out in zip(x.shape[1:], outs, strict=True)))
+
+
+def _mean(sheet: Sheet, name: str, x: Value, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Value:
+    dims = () if dim is None else (dim,) if isinstance(dim, int) else dim
+    places = {range(len(x.shape) + 1)[each] - 1 for each in dims}
+    if not places or -1 in places:
+        raise ValueError(f"takes the mean over {dim}: give dimensions of an image, and not the batch")
+    return draw.mean(sheet, name, x, places, keepdim)
+
+
+def _sliced(sheet: Sheet, name: str, x: Value, index: Any) -> Value:
+    parts = index if isinstance(index, tuple) else (index,)
+    if not all(isinstance(part, slice) for part in parts) or parts[0] != slice(None) or len(parts) > len(x.shape) + 1:
+        raise ValueError(f"takes [{index}] of images of shape {x.shape}: a Graph takes slices, and all images")
+    return draw.sliced(sheet, name, x, parts[1:])
+
+
+def _padded(sheet: Sheet, name: str, x: Value, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
+    if mode != "constant" or value:
+        raise ValueError(f"pads in mode {mode!r} with {value}: a Graph pads with zeros")
+    ends = [*zip(pad[::2], pad[1::2], strict=True)]
+    if len(ends) > len(x.shape):
+        raise ValueError(f"pads {len(ends)} dimensions of images of shape {x.shape}: the batch stays as it is")
+    return draw.padded(sheet, name, x, [*[(0, 0)] * (len(x.shape) - len(ends)), *reversed(ends)])
+
+
+def _added(sheet: Sheet, name: str, x: Value, other: Value, alpha: float = 1) -> Value:
+    if not (isinstance(x, Value) and isinstance(other, Value)) or alpha != 1:
+        raise ValueError("adds a number or a multiple: a Graph adds two results of layers as they are")
+    return draw.added(sheet, name, x, other)
+
+
+def _shape(sheet: Sheet, name: str, x: Value, dim: int | str | None = None) -> Any:
+    shape = (BATCH, *x.shape)
+    if dim not in (None, "shape") and not isinstance(dim, int):
+        raise ValueError(f"asks for {dim!r}: a Graph knows the shape of its images only")
+    return shape[dim] if isinstance(dim, int) else shape
+
+
+def _same(change: Callable[..., Value]) -> Callable[..., Value]:
+    """The drawing of a step that only changes shapes: nothing."""
+    return lambda sheet, name, *args, **kwargs: change(*args, **kwargs)
+
+
+_LAYERS: dict[type, Callable[..., Value]] = {
+    **dict.fromkeys((nn.Linear, nn.Conv2d, Factorization), _contraction),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), lambda sheet, name, layer, x: draw.normalized(sheet, name, x, layer)),
+    nn.ReLU: lambda sheet, name, layer, x: draw.rectified(sheet, name, x),
+    nn.MaxPool2d: lambda sheet, name, layer, x: _largest(
+        sheet, name, x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, layer.return_indices
+    ),
+    nn.AvgPool2d: lambda sheet, name, layer, x: _average(
+        sheet, name, x, layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad, layer.divisor_override
+    ),
+    nn.AdaptiveAvgPool2d: lambda sheet, name, layer, x: _averaged_to(sheet, name, x, layer.output_size),
+    nn.ZeroPad2d: lambda sheet, name, layer, x: _padded(sheet, name, x, layer.padding),
+    nn.Flatten: _same(lambda layer, x: _flattened(x, layer.start_dim, layer.end_dim)),
+    nn.Unflatten: _same(lambda layer, x: _unflattened(x, layer.dim, layer.unflattened_size)),
+    **dict.fromkeys((nn.Identity, nn.Dropout, nn.Dropout2d), _same(lambda layer, x: x)),
+}
+_FUNCTIONS: dict[Callable | str, Callable[..., Any]] = {
+    **dict.fromkeys((torch.relu, functional.relu, "relu", "relu_"), lambda sheet, name, x, inplace=False: draw.rectified(sheet, name, x)),
+    **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), _added),
+    **dict.fromkeys((functional.max_pool2d, torch.max_pool2d), _largest),
+    functional.avg_pool2d: _average,
+    functional.adaptive_avg_pool2d: _averaged_to,
+    **dict.fromkeys((torch.mean, "mean"), _mean),
+    functional.pad: _padded,
+    operator.getitem: _sliced,
+    **dict.fromkeys(("size", getattr), _shape),
+    **dict.fromkeys((torch.flatten, "flatten"), _same(_flattened)),
+    **dict.fromkeys((torch.unflatten, "unflatten"), _same(_unflattened)),
+    **dict.fromkeys((torch.reshape, "reshape", "view"), _same(_reshaped)),
+}

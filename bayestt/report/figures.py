@@ -121,6 +121,24 @@ def reliability_diagram(bins: Mapping[str, Sequence[tuple[float, float, int]]]) 
     return _plain(figure)
 
 
+def ranks_along_depth(layers: Sequence[tuple[str, Mapping[str, int], Mapping[str, int]]]) -> Figure:
+    """The ranks that were found, layer by layer, and those that learning began with: (layer, ranks, first ranks) from first to last."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    bonds = list(dict.fromkeys(bond for _, ranks, _ in layers for bond in ranks))
+    for bond, shade in zip(bonds, _shades(len(bonds)), strict=True):
+        found = [(place, ranks[bond]) for place, (_, ranks, _) in enumerate(layers, start=1) if bond in ranks]
+        axes.plot(*zip(*found, strict=True), color=shade, marker="o", markersize=4, linewidth=1.5, label=bond)
+        first = [(place, first[bond]) for place, (_, _, first) in enumerate(layers, start=1) if bond in first]
+        axes.plot(*zip(*first, strict=True), color=shade, linestyle=":", linewidth=1)
+    axes.set(xlabel="tensorized layer, first to last", ylabel="rank (dotted: at the start)", ylim=(0, None), title="Ranks along the depth")
+    for which in (axes.xaxis, axes.yaxis):
+        which.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(title="bond", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _plain(figure)
+
+
 def cycles_per_nest(names: Sequence[str], cycles: Sequence[int], busy: Sequence[float]) -> Figure:
     """Cycles that each step of a batch takes on the datapath, and the part of them in which multipliers work (0 to 1)."""
     figure = Figure(figsize=(7, 1.2 + 0.4 * len(names)), layout="constrained")
