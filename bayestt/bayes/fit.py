@@ -234,6 +234,7 @@ def _at_mean(model: Model, guide: Guide) -> nn.Module:
 @contextmanager
 def _noise(seed: int) -> Iterator[None]:
     """torch's random numbers from a seed, and afterwards as they were."""
-    with torch.random.fork_rng():
+    # All GPUs of a machine, which is what torch would take, are other processes' business.
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
         torch.manual_seed(seed)
         yield

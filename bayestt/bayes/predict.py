@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from tqdm import tqdm
 
+from bayestt.bayes.feed import channels_last
 from bayestt.bayes.posterior import Posterior
 from bayestt.bayes.processes import first
 from bayestt.bayes.reliability import calibration_error, reliability
@@ -56,6 +57,7 @@ def _probabilities(net: nn.Module, weights: dict[str, Tensor], images: np.ndarra
     like, training = next(net.parameters()), net.training
     net.eval()
     starts = tqdm(range(0, max(1, len(images)), BATCH), "predict", unit="k", leave=False, delay=3, disable=None if first() else True)
-    scores = torch.cat([functional_call(net, weights, (torch.from_numpy(images[k : k + BATCH]).to(like),)) for k in starts])
+    parts = (channels_last(torch.from_numpy(images[k : k + BATCH]).to(like)) for k in starts)
+    scores = torch.cat([functional_call(net, weights, (part,)) for part in parts])
     net.train(training)
     return scores.softmax(dim=1).float().cpu().numpy()

@@ -26,7 +26,7 @@ class CropAndFlip:
             raise ValueError(f"images of shape {tuple(images.shape[1:])} cannot be cropped: give (h, w) or (channels, h, w), or no augment")
         height, width = images.shape[-2:]
         padded = pad(images.reshape(len(images), -1, height, width), (self.padding,) * 4)
-        above, left = (chance[:, :2] * (2 * self.padding + 1)).long().T
+        above, left = (chance[:, :2] * (2 * self.padding + 1)).long().clamp(max=2 * self.padding).T
         rows = above[:, None] + torch.arange(height, device=images.device)
         cols = torch.arange(width, device=images.device).expand(len(images), width)
         cols = left[:, None] + torch.where(chance[:, 2:] < 0.5, cols.flip(1), cols)

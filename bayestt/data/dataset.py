@@ -64,7 +64,8 @@ def scale(pixels: np.ndarray) -> np.ndarray:
     """Bytes to contiguous float32 numbers from -1 to 127/128: (p - 128) / 128.
 
     So a pixel is exactly the fixed-point number of 8 bits, 7 of them after the point, whose integer is p - 128: nothing is rounded
-    on the way from the image to the integer model and the chip. A mean and a standard deviation would lose that; nets learn as well.
+    on the way from the image to the integer model and the chip. A mean and a standard deviation, of each channel too, would lose that; nets
+    learn as well, for batch-norm behind a first layer takes out what they would.
     """
     if pixels.dtype != np.uint8:
         raise ValueError(f"pixels of type {pixels.dtype} cannot be scaled, expected uint8: give the bytes of the images")
