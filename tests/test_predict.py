@@ -83,3 +83,8 @@ def test_labels_drawn_from_the_probabilities_are_calibrated() -> None:
 
 def test_no_images_have_no_predictions() -> None:
     assert predict(believed(0), IMAGES[:0]).shape == (0, 3)
+
+
+def test_no_images_have_no_score() -> None:
+    with pytest.raises(ValueError, match="there are no images to judge: give at least one"):
+        score(np.zeros((0, 3), np.float32), np.zeros(0, int))
