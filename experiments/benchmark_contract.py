@@ -13,12 +13,11 @@ from tqdm import tqdm
 
 from bayestt.algebra.formats import initial, tt_matrix
 from bayestt.bayes.memory import keep_freed_memory
-from bayestt.nets import contract
+from bayestt.nets.contract import HALVINGS, candidates, plan
 
 MODES = {"784x512": ([4, 4, 8, 4], [4, 7, 4, 7]), "1024x1024": ([4, 8, 8, 4], [4, 8, 8, 4]), "4096x4096": ([8, 8, 8, 8], [8, 8, 8, 8])}
 SECONDS, FEWEST, MOST = 0.5, 3, 31
 """Time for a cell; fewest and most rounds in it."""
-HALVINGS = 3 * contract.HALVINGS
 
 
 def cell(size: str, rank: int, batch: int) -> tuple[float, str]:
@@ -27,10 +26,7 @@ def cell(size: str, rank: int, batch: int) -> tuple[float, str]:
     form = tt_matrix(rows, cols, rank)
     x, upstream = torch.randn(batch, form.shape[1], requires_grad=True), torch.randn(batch, form.shape[0])
     cores = [torch.tensor(core, dtype=torch.float32, requires_grad=True) for core in initial(form, 0.04, seed=0)]
-    ways = {"chosen": contract.plan(form, batch, x.device, x.dtype)}
-    contract.HALVINGS, usual = HALVINGS, contract.HALVINGS
-    ways |= contract.candidates(form, batch)
-    contract.HALVINGS = usual
+    ways = {"chosen": plan(form, batch, x.device, x.dtype), **candidates(form, batch, halvings=3 * HALVINGS)}
     milliseconds = {name: [] for name in ways}
     end, rounds, shuffled = perf_counter() + SECONDS, 0, Random(0)
     while rounds <= FEWEST or rounds <= MOST and perf_counter() < end:
@@ -48,13 +44,14 @@ def cell(size: str, rank: int, batch: int) -> tuple[float, str]:
     return regret, f"| {size} | {rank} | {batch} | {took['chosen']:.2f} | {took[best]:.2f} | {regret:.2f} | {best} |"
 
 
-torch.set_num_threads(1)
-keep_freed_memory()  # for all alike
-cells = [(size, rank, batch) for size in MODES for rank in (4, 8, 16, 32) for batch in (1, 64, 1024)]
-measured = [cell(*each) for each in tqdm(cells, unit="cell")]
-print(f"TT-matrix layers, float32, 1 thread, torch {torch.__version__}; medians of interleaved training steps, ms")
-print("| size | rank | batch | chosen | best | regret | best order |", "| --- | --- | --- | --- | --- | --- | --- |", sep="\n")
-print(*(row for _, row in measured), sep="\n")
-regrets = [regret for regret, _ in measured]
-average, above = exp(mean(map(log, regrets))), sum(regret > 1.05 for regret in regrets)
-print(f"geometric mean of regrets {average:.3f}, worst {max(regrets):.3f}; above 1.05 in {above} of {len(regrets)} cells")
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    keep_freed_memory()  # for all alike
+    cells = [(size, rank, batch) for size in MODES for rank in (4, 8, 16, 32) for batch in (1, 64, 1024)]
+    measured = [cell(*each) for each in tqdm(cells, unit="cell")]
+    print(f"TT-matrix layers, float32, 1 thread, torch {torch.__version__}; medians of interleaved training steps, ms")
+    print("| size | rank | batch | chosen | best | regret | best order |", "| --- | --- | --- | --- | --- | --- | --- |", sep="\n")
+    print(*(row for _, row in measured), sep="\n")
+    regrets = [regret for regret, _ in measured]
+    average, above = exp(mean(map(log, regrets))), sum(regret > 1.05 for regret in regrets)
+    print(f"geometric mean of regrets {average:.3f}, worst {max(regrets):.3f}; above 1.05 in {above} of {len(regrets)} cells")

@@ -126,7 +126,7 @@ def _experiment(name: str, runs: Sequence[Line]) -> Experiment:
         name,
         tuple(run["seed"] for run in runs),
         tuple(tuple(Model(net, **row) for net, row in rows.items()) for rows in nets),
-        tuple(run.get("commit", NOTHING) for run in runs),
+        tuple(tuple(run.get("commit", NOTHING).split()) for run in runs),
     )
 
 

@@ -1,14 +1,18 @@
 """The steps above the waist: learn, prune, and train what the pruned net is measured against."""
 
+import json
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from filelock import FileLock
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from page import Result
 from torch import nn
 from watch import tensorboard
@@ -16,13 +20,14 @@ from watch import tensorboard
 from bayestt.algebra.formats import Form
 from bayestt.bayes.batches import Batches
 from bayestt.bayes.budget import Budget
+from bayestt.bayes.checkpoint import digest
 from bayestt.bayes.fit import fit
 from bayestt.bayes.guide import point
-from bayestt.bayes.model import categorical, model
+from bayestt.bayes.model import Model, categorical, model
 from bayestt.bayes.posterior import Posterior
 from bayestt.bayes.predict import predict, score
 from bayestt.bayes.processes import decided, first, wait
-from bayestt.bayes.prune import prune, ranks
+from bayestt.bayes.prune import check_room, prune, ranks
 from bayestt.bayes.rank_posterior import rank_posterior
 from bayestt.bayes.reliability import reliability
 from bayestt.bayes.teacher import Teacher
@@ -31,24 +36,30 @@ from bayestt.ir.graph import Graph
 from bayestt.nets import weights
 from bayestt.nets.rounded import Rounded
 from bayestt.nets.tensorize import TensorizedLinear, tensorize
-from bayestt.report.table import Model
+from bayestt.report import table
+
+SILENT = 1e-30
+"""Of the largest contribution in a bond: less is that of a rank which a budget has set to zero."""
 
 
 def train(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     """Learn the dense net that everything is measured against, and the tensorized one under its prior."""
     torch.manual_seed(cfg.seed)
     dense = instantiate(cfg.net)
-    tensorized = tensorize(dense, forms(cfg))
-    # A budget that no ranks can meet is refused now, not after the training.
-    _cut(cfg, tensorized)
+    tensorized, guide = _tensorized(cfg, dense), instantiate(cfg.guide)
     fitted, budget = dict(cfg.fit), _budget(cfg)
+    # A budget that cannot be met is refused now, not after the dense net's training.
+    if budget is not None:
+        check_room(tensorized, budget)
     if budget is not None and cfg.prune.gradual is not None:
         fitted["budget"] = Budget(budget, **cfg.prune.gradual)
+        fitted["budget"].check(tensorized, guide(_believed(cfg, data, tensorized)), cfg.fit.epochs)
     result = {}
-    for name, net, settings, guide in (("dense", dense, cfg.dense, point), ("tensorized", tensorized, fitted, instantiate(cfg.guide))):
-        learned = _fit(cfg, data, folder, name, net, settings, guide)
+    for name, net, settings, around in (("dense", dense, cfg.dense, point), ("tensorized", tensorized, fitted, guide)):
+        learned = _fit(cfg, data, folder, name, net, settings, around)
         _keep(learned.net, folder / f"{name}.weights")
-        result[name] = _judged(cfg, data, name, learned.net) | _history(learned) | {"first_ranks": ranks(net)}
+        left = prune(learned, SILENT) if "budget" in settings else learned.net
+        result[name] = _judged(cfg, data, name, left) | _history(learned) | {"first_ranks": ranks(net)}
     return result
 
 
@@ -85,7 +96,7 @@ def _uniform(cfg: DictConfig, dense: nn.Module, pruned: nn.Module) -> nn.Module:
         with warnings.catch_warnings():
             # A bond whose modes do not allow this rank has the largest that they do.
             warnings.simplefilter("ignore")
-            nets.append(tensorize(dense, {glob: replace(form, rank=len(nets) + 1) for glob, form in forms(cfg).items()}))
+            nets.append(_tensorized(cfg, dense, rank=len(nets) + 1))
     return min(nets, key=lambda net: abs(_parameters(net) - size))
 
 
@@ -94,7 +105,9 @@ def _decomposed(cfg: DictConfig, dense: nn.Module, pruned: nn.Module) -> nn.Modu
     net = deepcopy(dense)
     for name, layer in pruned.named_modules():
         if isinstance(layer, TensorizedLinear):
-            net.set_submodule(name, TensorizedLinear.from_linear(dense.get_submodule(name), layer.form))
+            nearest = TensorizedLinear.from_linear(dense.get_submodule(name), layer.form)
+            nearest.recompute = cfg.recompute
+            net.set_submodule(name, nearest)
     return net
 
 
@@ -128,7 +141,12 @@ def forms(cfg: DictConfig) -> dict[str, Form]:
 def loaded(cfg: DictConfig, folder: Path, name: str) -> nn.Module:
     """A net that an earlier step has learned."""
     dense = instantiate(cfg.net)
-    return weights.load(dense if name == "dense" else tensorize(dense, forms(cfg)), folder / f"{name}.weights")
+    return weights.load(dense if name == "dense" else _tensorized(cfg, dense), folder / f"{name}.weights")
+
+
+def _tensorized(cfg: DictConfig, dense: nn.Module, **changes: int) -> nn.Module:
+    """A fresh net in the forms that are asked for, with these changes."""
+    return tensorize(dense, {glob: replace(form, **changes) for glob, form in forms(cfg).items()}, cfg.recompute)
 
 
 def _cut(cfg: DictConfig, net: nn.Module) -> nn.Module:
@@ -148,12 +166,12 @@ def _budget(cfg: DictConfig) -> int | None:
 
 def _fit(cfg: DictConfig, data: Dataset, folder: Path, name: str, net: nn.Module, settings: Mapping, guide: Callable = point) -> Posterior:
     """One training, by default of one best value for every weight; all but the dense net are taught where a teacher is asked for."""
-    images, labels = data.train.images[: cfg.images], data.train.labels[: cfg.images]
-    believed = model(net.to(cfg.device), instantiate(cfg.prior), categorical, len(images))
+    images, labels = _images(cfg, data)
+    believed = _believed(cfg, data, net)
     return fit(
         believed,
         guide(believed),
-        Batches(images, labels, cfg.batch_size, cfg.seed, instantiate(cfg.augment)),
+        Batches(images, labels, cfg.batch_size, 0 if name == "teacher" else cfg.seed, instantiate(cfg.augment)),
         (data.validation.images, data.validation.labels),
         threshold=cfg.prune.threshold,
         teacher=_teacher(cfg, data, folder) if name not in ("dense", "teacher") else None,
@@ -163,17 +181,33 @@ def _fit(cfg: DictConfig, data: Dataset, folder: Path, name: str, net: nn.Module
     )
 
 
+def _images(cfg: DictConfig, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The training images that are asked for, and their labels."""
+    return data.train.images[: cfg.images], data.train.labels[: cfg.images]
+
+
+def _believed(cfg: DictConfig, data: Dataset, net: nn.Module) -> Model:
+    """The Bayesian model of a net, on the device."""
+    return model(net.to(cfg.device), instantiate(cfg.prior), categorical, len(_images(cfg, data)[0]))
+
+
 def _teacher(cfg: DictConfig, data: Dataset, folder: Path) -> Teacher | None:
-    """Who teaches where one is asked for: the dense net of this run, or a net of its own, learned once for all runs and kept in a file."""
+    """Who teaches where one is asked for: the dense net of this run, or a net of its own, learned once for all runs.
+
+    Its file's name tells what it learned from; runs that want the same at the same time wait for the first of them.
+    """
     if cfg.teacher is None:
         return None
     if "net" not in cfg.teacher:
         return Teacher(loaded(cfg, folder, "dense").to(cfg.device), cfg.teacher.share, cfg.teacher.temperature)
-    file = Path(cfg.teacher.file)
-    if not decided(file.exists()):
-        torch.manual_seed(0)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _keep(_fit(cfg, data, folder, "teacher", instantiate(cfg.teacher.net), {**cfg.teacher.fit, "weight": 0}).net, file)
+    settings = [OmegaConf.to_container(part, resolve=True) for part in (cfg.teacher.net, cfg.teacher.fit)]
+    made_with = json.dumps([*settings, cfg.batch_size, cfg.precision, repr(instantiate(cfg.augment))])
+    file = Path(cfg.teacher.folder) / f"{digest(made_with, *_images(cfg, data))}.weights"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")) if first() else nullcontext():
+        if not decided(file.exists()):
+            torch.manual_seed(0)
+            _keep(_fit(cfg, data, folder, "teacher", instantiate(cfg.teacher.net), {**cfg.teacher.fit, "weight": 0}).net, file)
     return Teacher(weights.load(instantiate(cfg.teacher.net), file).to(cfg.device), cfg.teacher.share, cfg.teacher.temperature)
 
 
@@ -189,8 +223,8 @@ def _judged(cfg: DictConfig, data: Dataset, name: str, learned: Posterior | nn.M
     split = getattr(data, cfg.judged_on)
     probabilities = predict(learned, split.images, samples)
     reached = score(probabilities, split.labels)
-    parameters = _parameters(learned.net if isinstance(learned, Posterior) else learned)
-    row = Model(name, reached.accuracy, parameters, 32 * parameters, reached.nll, reached.ece)
+    parameters = learned.parameters if isinstance(learned, Posterior) else _parameters(learned)
+    row = table.Model(name, reached.accuracy, parameters, 32 * parameters, reached.nll, reached.ece)
     return asdict(row) | {"bins": reliability(probabilities, split.labels)}
 
 

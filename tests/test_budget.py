@@ -6,9 +6,9 @@ import torch
 
 from bayestt.algebra.formats import FORMATS, Form
 from bayestt.bayes.budget import Budget, silence
-from bayestt.bayes.guide import point
+from bayestt.bayes.guide import mean_field, point
 from bayestt.bayes.model import Model, categorical, model
-from bayestt.bayes.prior import gamma_product, log_uniform
+from bayestt.bayes.prior import NARROWEST, WIDEST, gamma_product, half_cauchy, inverse_gamma, log_uniform
 from bayestt.bayes.prune import prune, ranks, smallest
 from bayestt.bayes.step import adam, step
 from bayestt.nets.fc import fc
@@ -31,6 +31,24 @@ def test_what_is_allowed_falls_geometrically_from_all_to_the_budget() -> None:
 def test_a_budget_that_ends_before_it_starts_is_refused(start: int, end: int) -> None:
     with pytest.raises(ValueError, match=f"a budget from epoch {start} to {end}: give a start of 0 or later, and a later end"):
         Budget(9, start, end)
+
+
+@pytest.mark.parametrize("parameters", [-5, 0, 2.5, float("nan")])
+def test_a_budget_is_a_whole_number(parameters: float) -> None:
+    with pytest.raises(ValueError, match=f"a budget of {parameters} parameters: give a whole number of at least 1"):
+        Budget(parameters, 1, 3)
+
+
+def test_a_budget_that_cannot_be_met_is_refused() -> None:
+    believes = believed("tt_matrix")
+    Budget(400, 1, 4).check(believes.net, point(believes), 4)
+    for budget, guide, message in (
+        (Budget(400, 1, 50), point, "a budget that ends in epoch 50 of 4: give an earlier end, or more epochs"),
+        (Budget(9, 1, 4), point, "9 parameters: this network takes"),
+        (Budget(400, 1, 4), mean_field, "a budget while learning needs a point guide, not MeanField: meet it first"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            budget.check(believes.net, guide(believes), 4)
 
 
 @pytest.mark.parametrize("prior", [log_uniform(), gamma_product()], ids=lambda prior: prior.name)
@@ -60,6 +78,30 @@ def test_silent_indices_are_those_that_pruning_cuts_and_they_stay_silent(format:
         step(believes, guide, optimizer, x, labels, 0.01, 1.0)
     assert not guide.theta[dead].any() and not torch.equal(before, guide.theta)
     assert ranks(prune(current(), 1e-9)) == ranks(small)
+
+
+GRADIENT = [
+    log_uniform(closed_form=False),
+    half_cauchy(0.1, product=True, closed_form=False),
+    inverse_gamma(1.0, 1e-6, closed_form=False),
+    gamma_product(),
+]
+
+
+@pytest.mark.parametrize("prior", GRADIENT, ids=lambda prior: prior.name)
+def test_scales_that_follow_their_gradient_outlive_silent_indices(prior) -> None:
+    believes = believed("tt_matrix", prior)
+    guide = point(believes)
+    optimizer = adam(believes, guide, lr=0.05)
+    x, labels = torch.randn(16, 64), torch.randint(4, (16,))
+    step(believes, guide, optimizer, x, labels, 0.01, 1.0)
+    silence(believes.net, believes.layout, guide.theta, optimizer, smallest(believes.net) + 30)
+    dead = guide.theta == 0
+    for _ in range(2000):
+        step(believes, guide, optimizer, x, labels, 0.01, 1.0)
+    scales = guide.log_lam.detach().exp()
+    assert dead.any() and not guide.theta[dead].any()
+    assert scales.min() >= NARROWEST * 0.9999 and scales.max() <= WIDEST * 1.0001
 
 
 def test_the_budget_takes_only_what_it_must() -> None:

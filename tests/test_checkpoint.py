@@ -2,14 +2,18 @@
 
 import os
 import signal
+from copy import deepcopy
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from test_fit import SHORT, VALIDATION, batches, believed, contents
+from torch import nn
 
+from bayestt.algebra.formats import tt_matrix
 from bayestt.artifact import read_arrays, write_arrays
 from bayestt.bayes import fit as fitting
 from bayestt.bayes.batches import Batches
@@ -20,6 +24,7 @@ from bayestt.bayes.posterior import Posterior
 from bayestt.bayes.prior import gamma_product, half_cauchy, log_uniform
 from bayestt.data.augment import CropAndFlip
 from bayestt.nets.resnet import resnet
+from bayestt.nets.tensorize import TensorizedLinear
 
 
 @pytest.fixture
@@ -107,6 +112,28 @@ def test_another_trainings_checkpoint_is_refused(change: dict, message: str, tmp
     run()
     with pytest.raises(ValueError, match=f"kept is a checkpoint of another training .*{message}.*delete it or give another path"):
         run(**change)
+
+
+@pytest.mark.parametrize("change", ["relu1", "form"])
+def test_another_nets_checkpoint_is_refused(change: str, tmp_path: Path, monkeypatch) -> None:
+    believes = believed()
+    fit(believes, point(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "kept")
+    other = deepcopy(believes.net)
+    if change == "relu1":
+        other.relu1 = nn.Sequential(nn.Tanh(), nn.Dropout(0.2))
+    else:
+        # The same bytes in the same order, but other modes.
+        other.fc1 = TensorizedLinear(tt_matrix((8, 3), (4, 12), 4))
+        shapes = other.fc1.form.shapes
+        cores = torch.cat([core.detach().flatten() for core in believes.net.fc1.cores]).split([prod(shape) for shape in shapes])
+        other.fc1.load_state_dict(
+            {f"core{k}": core.view(shape) for k, (core, shape) in enumerate(zip(cores, shapes, strict=True))}
+            | {"bias": believes.net.fc1.bias.detach()}
+        )
+    believes = model(other, log_uniform(), categorical, 96)
+    monkeypatch.setattr(fitting, "step", None)
+    with pytest.raises(ValueError, match=r"kept is a checkpoint of another training \(net [0-9a-f]+ there and [0-9a-f]+ here\)"):
+        fit(believes, point(believes), batches(), VALIDATION, **SHORT, checkpoint=tmp_path / "kept")
 
 
 def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:

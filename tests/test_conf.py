@@ -60,6 +60,8 @@ def test_every_yaml_runs(group: str, choice: str, published_data: str, tmp_path:
     whole = group in ("experiment", "arch")
     if choice == "cifar10":
         overrides += ["net.sizes=[3072,32,10]", "form.fc1.rows=null", "form.fc1.cols=null", "form.fc2.rows=null", "form.fc2.cols=null"]
+    if group == "experiment":
+        overrides += ["prune.gradual={start: 0, end: 1}"]
     if group == "posterior":
         overrides += ["posterior.epochs=1", "posterior.samples=2"]
     if (group, choice) in CONVOLUTIONS:
@@ -75,6 +77,17 @@ def test_every_yaml_runs(group: str, choice: str, published_data: str, tmp_path:
 
 def test_every_folder_of_conf_is_a_group() -> None:
     assert set(GROUPS) == {"data", "net", "form", "prior", "guide", "arch", "teacher", "posterior", "sweep", "experiment", "augment"}
+
+
+def test_damping_and_how_far_learning_rates_fall_are_settings() -> None:
+    cfg = composed("fit.rho=0.5", "fit.lr_end=1e-3", "finetune.lr_end=1e-4", "dense.lr_end=1e-4", "dense.warmup=1", "recompute=true")
+    assert cfg.fit.rho == 0.5 and cfg.finetune.lr_end == 1e-4 and cfg.recompute
+
+
+def test_an_experiments_teacher_and_augment_can_be_done_without() -> None:
+    assert composed("experiment=fashion_fc").teacher.share == 0.9 and composed("experiment=cifar_resnet20").augment.padding == 4
+    assert composed("experiment=fashion_fc", "teacher=none").teacher is None
+    assert composed("experiment=cifar_resnet20", "augment=none").augment is None
 
 
 @pytest.mark.parametrize("group", ["experiment", "sweep"])

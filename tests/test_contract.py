@@ -54,11 +54,10 @@ def unmeasured(*_):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("rank", [1, 2, 4])
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_contraction_multiplies_by_the_dense_weight(name, rank, dtype, monkeypatch):
-    monkeypatch.setattr(contract, "HALVINGS", 1000)
+def test_every_contraction_multiplies_by_the_dense_weight(name, rank, dtype):
     form = form_of(name, rank)
     for block in BLOCKS:
-        found = candidates(form, 8, block)
+        found = candidates(form, 8, block, halvings=1000)
         assert len(found) >= 3
         for batch in (0, 1, 3, 8):
             x, cores = tensors(form, batch, dtype, seed=batch)

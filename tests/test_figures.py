@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from matplotlib.collections import PathCollection
+from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
 from bayestt.report.figures import (
@@ -48,11 +50,15 @@ def test_every_step_has_its_bar() -> None:
 def test_every_experiment_has_its_means_and_every_paper_its_star() -> None:
     dense = Model("dense", 0.98, 400_000, 1)
     runs = tuple((dense, Model("pruned", 0.97 + k / 100, 4000 + k, 1), Model("uniform", 0.95, 4100, 1)) for k in (-1, 0, 1))
-    figure = accuracy_over_seeds([Experiment("mnist_fc", (0, 1, 2), runs, ("a",) * 3)], PUBLISHED["mnist"])
+    figure = accuracy_over_seeds([Experiment("mnist_fc", (0, 1, 2), runs, (("a",),) * 3)], PUBLISHED["mnist"])
     means = {(float(bars[0].get_xdata()[0]), round(float(bars[0].get_ydata()[0]), 6)) for bars in figure.axes[0].containers}
     assert means == {(4000, 97), (4100, 95)}
     keys = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert keys == ["mnist_fc", "pruned", "uniform", "published"]
+    assert keys == ["mnist_fc", "pruned", "uniform", "published", "published, as remembered"]
+    stars = {tuple(star.get_offsets()[0].tolist()): star for star in figure.axes[0].collections if isinstance(star, PathCollection)}
+    for paper in PUBLISHED["mnist"]:
+        shade = "white" if paper.remembered else "black"
+        assert same_color(stars[paper.parameters, 100 * paper.accuracy].get_facecolor(), shade), "what is only remembered is hollow"
     assert all(paper.name in words(figure) for paper in PUBLISHED["mnist"]) and "400,000" in words(figure)
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyro
@@ -13,11 +14,12 @@ from bayestt.algebra.formats import Form, tt_matrix, tucker
 from bayestt.bayes import fit as fitting
 from bayestt.bayes.batches import Batches
 from bayestt.bayes.fit import fit
-from bayestt.bayes.guide import mean_field, point
+from bayestt.bayes.guide import Point, mean_field, point
 from bayestt.bayes.model import Model, categorical, model
 from bayestt.bayes.posterior import Posterior
 from bayestt.bayes.prior import gamma_product, half_cauchy, log_uniform
 from bayestt.bayes.prune import prune, ranks
+from bayestt.bayes.svgd import particles
 from bayestt.data.planted import planted
 from bayestt.nets.fc import fc
 from bayestt.nets.tensorize import tensorize
@@ -110,14 +112,29 @@ def test_without_weight_there_is_no_prior(make) -> None:
 
 def test_scales_follow_their_closed_form_damped() -> None:
     believes = believed(half_cauchy(0.1))
-    still, half, full = (
-        fit(believes, point(believes), batches(), VALIDATION, lr=1e-9, epochs=1, rho=rho).scales["fc1.r1"] for rho in (0.0, 0.5, 1.0)
-    )
-    first = point(believes)
-    torch.testing.assert_close(still, first.log_lam.detach().exp())
-    best = half_cauchy(0.1).best(believes.squares(first.square().detach()), believes.layout.count).sqrt()
-    torch.testing.assert_close(full, best, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(half, best, rtol=1e-2, atol=1e-6)
+    best = half_cauchy(0.1).best(believes.squares(point(believes).square().detach()), believes.layout.count)
+    for rho in (0.0, 0.25, 1.0):
+        guide = Point(point(believes).theta.detach(), torch.ones(4))
+        found = fit(believes, guide, replace(batches(), size=48), VALIDATION, lr=1e-9, epochs=1, rho=rho).scales["fc1.r1"]
+        torch.testing.assert_close(found.square(), best + (1 - rho) ** 2 * (1 - best), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [point, mean_field])
+def test_the_priors_weight_grows_over_the_ramp(make) -> None:
+    believes = replace(believed(), prior=half_cauchy(0.1))
+    whole = replace(batches(), size=96)
+    settings = {"lr": 1e-9, "epochs": 6, "ramp": 4}
+    without, given = (fit(believes, make(believes), whole, VALIDATION, **settings, weight=weight).history for weight in (0, 8))
+    prior = np.array([epoch.loss - other.loss for epoch, other in zip(given, without, strict=True)])
+    np.testing.assert_allclose(prior / prior[-1], [0, 0.25, 0.5, 0.75, 1, 1], atol=1e-3)
+
+
+def test_a_posterior_counts_all_numbers_that_it_holds() -> None:
+    believes = believed()
+    size = sum(weight.numel() for weight in believes.net.parameters())
+    makes = {point: 1, mean_field: 2, partial(particles, count=3): 3}
+    for make, times in makes.items():
+        assert fit(believes, make(believes), batches(), VALIDATION, lr=0.01, epochs=1).parameters == times * size
 
 
 def test_scales_without_a_closed_form_follow_their_gradient() -> None:

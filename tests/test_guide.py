@@ -3,14 +3,15 @@
 import pyro
 import pytest
 import torch
-from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.infer import SVI, Predictive, Trace_ELBO, TraceMeanField_ELBO
 from test_model import LABELS, PRIORS, X, believed, params  # noqa: F401
 from torch.distributions import Normal, kl_divergence
 
 from bayestt.algebra.formats import FORMATS
 from bayestt.bayes.guide import mean_field, point
-from bayestt.bayes.model import log_joint, log_prior
+from bayestt.bayes.model import log_joint, log_likelihood, log_prior
 from bayestt.bayes.prior import Prior, gamma_product, half_cauchy, log_uniform
+from bayestt.bayes.step import adam, step
 
 
 @pytest.mark.parametrize("prior", PRIORS, ids=lambda prior: prior.name)
@@ -95,3 +96,17 @@ def test_pyro_trains_with_a_guide_and_predicts_from_it(make, prior: Prior) -> No
 def test_a_deviation_is_positive(std: float) -> None:
     with pytest.raises(ValueError, match="expected a positive standard deviation"):
         mean_field(believed(log_uniform()), std=std)
+
+
+@pytest.mark.parametrize("prior", PRIORS, ids=lambda prior: prior.name)
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_a_step_starts_from_pyros_loss_at_the_same_noise(prior: Prior, weight: float) -> None:
+    believes = believed(prior)
+    guide = mean_field(believes, std=0.3)
+    torch.manual_seed(7)
+    slow = TraceMeanField_ELBO().loss(believes, guide, X, LABELS)
+    torch.manual_seed(7)
+    misfit = -log_likelihood(believes, guide.draw(), X, LABELS).item()
+    torch.manual_seed(7)
+    fast = step(believes, guide, adam(believes, guide, 1e-3), X, LABELS, weight / believes.num_data, 0.0)
+    assert fast == pytest.approx(misfit + weight * (slow / believes.num_data - misfit), rel=1e-4)

@@ -1,6 +1,7 @@
 """The learning steps: budgets, rivals of the same size, a teacher, a posterior, and that test stays unseen where validation judges."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from bayestt.artifact import read_arrays
+from bayestt.bayes.predict import predict, score
 from bayestt.bayes.prune import ranks
+from bayestt.bayes.teacher import Teacher
 from bayestt.nets.tensorize import tensorize
 
 CONF = str(Path(__file__).parent.parent / "conf")
@@ -53,7 +56,32 @@ def test_a_budget_that_cannot_be_kept_is_refused_before_the_training(tmp_path: P
         ran(tmp_path, "prune.parameters=700", "stop=prune")
     with pytest.raises(ValueError, match="prune.smaller=0: give how many times"):
         ran(tmp_path, "prune.smaller=0", "stop=prune")
+    with pytest.raises(ValueError, match="a budget while learning needs a point guide, not MeanField"):
+        ran(tmp_path, "guide=mean_field", "prune.smaller=100", "prune.gradual={start: 0, end: 1}")
+    with pytest.raises(ValueError, match="a budget that ends in epoch 9 of 1: give an earlier end"):
+        ran(tmp_path, "prune.smaller=100", "prune.gradual={start: 0, end: 9}")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_budget_has_silenced_while_learning_is_not_counted(tmp_path: Path) -> None:
+    gradual = ["prune.smaller=200", "prune.gradual={start: 0, end: 1}", "prune.threshold=0"]
+    found = ran(tmp_path, *gradual, "stop=prune")
+    kept = learn.loaded(composed(), tmp_path, "tensorized")
+    row = found["train"]["tensorized"]
+    assert found["prune"]["parameters"] == row["parameters"] <= 407_050 // 200 < parameters(kept) and row["bits"] == 32 * row["parameters"]
+    data = instantiate(composed().data)
+    assert row["accuracy"] == pytest.approx(score(predict(kept, data.test.images), data.test.labels).accuracy, abs=1e-3)
+
+
+def test_recomputing_is_everywhere_and_changes_no_weight(finished: Path, tmp_path: Path) -> None:
+    cfg = composed("recompute=true")
+    ran(tmp_path, "recompute=true", "stop=train")
+    ours, theirs = (read_arrays(folder / "tensorized.weights", "weights")[1] for folder in (tmp_path, finished))
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+    dense, pruned = (learn.loaded(cfg, finished, name) for name in ("dense", "pruned"))
+    for net in (pruned, *(rival(cfg, dense, pruned) for rival in learn.RIVALS.values())):
+        assert net.fc1.recompute and net.fc2.recompute
+    assert not learn.loaded(composed(), finished, "pruned").fc1.recompute
 
 
 @pytest.mark.filterwarnings("ignore:ranks clipped")
@@ -85,7 +113,7 @@ def test_the_decomposed_rival_has_the_pruned_ranks_and_at_full_ranks_the_dense_w
 
 
 def test_a_rival_takes_its_best_learning_rate_on_validation(finished: Path) -> None:
-    result = ran(finished, "start=baselines", "stop=baselines", "baselines=[uniform,decomposed]", "baseline_lrs=[1e-5,1e-2]")["baselines"]
+    result = ran(finished, "start=baselines", "stop=baselines", "baselines=[uniform,decomposed]", "baseline_lrs=[1e-2,1e-5]")["baselines"]
     pruned = json.loads((finished / "prune.json").read_text())
     for rival in (result["uniform"], result["decomposed"]):
         assert rival["lr"] == 1e-2 and rival["validation"][1e-2] > rival["validation"][1e-5]
@@ -102,11 +130,49 @@ def test_a_teacher_teaches_all_but_itself(finished: Path, tmp_path: Path) -> Non
     assert taught["prune"]["history"][0]["loss"] != plain["prune"]["history"][0]["loss"]
 
 
-def test_a_posterior_has_the_pruned_nets_size(finished: Path) -> None:
+TAUGHT = ["teacher=cnn", "teacher.net.channels=[2,4]", "teacher.net.hidden=8", "teacher.fit.epochs=1"]
+
+
+def weights_of(teacher: Teacher) -> list[bytes]:
+    return [weight.numpy().tobytes() for weight in teacher.net.state_dict().values()]
+
+
+def test_a_teacher_of_its_own_is_the_same_whichever_seed_comes_first(tmp_path: Path) -> None:
+    data, found = instantiate(composed().data), []
+    for seed in (3, 0):
+        cfg = composed(*TAUGHT, f"seed={seed}", f"teacher.folder={tmp_path}/{seed}")
+        torch.manual_seed(seed)
+        found.append(weights_of(learn._teacher(cfg, data, tmp_path)))
+        (tmp_path / "teacher.training").unlink()
+    assert found[0] == found[1]
+
+
+def test_a_teacher_of_other_data_or_settings_is_another(tmp_path: Path) -> None:
+    data = instantiate(composed().data)
+    for change in ("seed=1", "teacher.share=0.5", "images=320", "teacher.fit.epochs=2", "teacher.net.hidden=9"):
+        learn._teacher(composed(*TAUGHT, f"teacher.folder={tmp_path}/teachers", change), data, tmp_path)
+        (tmp_path / "teacher.training").unlink(missing_ok=True)
+    assert len(list((tmp_path / "teachers").glob("*.weights"))) == 4
+
+
+def test_runs_that_want_a_teacher_at_the_same_time_have_it_learned_once(tmp_path: Path) -> None:
+    cfg, folders = composed(*TAUGHT, f"teacher.folder={tmp_path}/teachers"), [tmp_path / name for name in ("one", "other")]
+    data = instantiate(cfg.data)
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor() as threads:
+        one, other = threads.map(lambda folder: learn._teacher(cfg, data, folder), folders)
+    assert sum((folder / "teacher.training").exists() for folder in folders) == 1
+    assert weights_of(one) == weights_of(other)
+
+
+def test_a_posterior_counts_all_numbers_that_it_holds(finished: Path) -> None:
     assert ran(finished, "start=posterior", "stop=posterior")["posterior"] == {}
-    found = ran(finished, "start=posterior", "stop=posterior", "posterior=mean_field", "posterior.epochs=1")["posterior"]["posterior"]
     pruned = json.loads((finished / "prune.json").read_text())
-    assert found["parameters"] == pruned["parameters"] and found["nll"] != pruned["nll"]
+    for choice, times in (("mean_field", 2), ("particles", 20)):
+        found = ran(finished, "start=posterior", "stop=posterior", f"posterior={choice}", "posterior.epochs=1")["posterior"]["posterior"]
+        assert found["parameters"] == times * pruned["parameters"] and found["bits"] == 32 * found["parameters"]
+        assert found["nll"] != pruned["nll"]
 
 
 @pytest.mark.parametrize(("split", "images"), [("test", 2000), ("validation", 1000)])

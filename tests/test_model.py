@@ -90,7 +90,7 @@ def test_every_entry_has_the_deviation_of_its_ranks(prior: Prior, format: str) -
 def test_squares_are_summed_where_the_right_index_reaches() -> None:
     believes = believed(log_uniform())
     theta, lam = values(believes)
-    sites, found = believes.sites(theta, lam), believes.squares(theta.square())
+    sites, found = believes.layout.unpack(theta), believes.squares(theta.square())
     torch.testing.assert_close(found, sites["fc1.core0"].square().sum((0, 1)) + sites["fc1.core1"].square().sum((1, 2)))
     assert believes.layout.count.tolist() == [8 + 12] * 3
 
@@ -98,7 +98,7 @@ def test_squares_are_summed_where_the_right_index_reaches() -> None:
 def test_squares_are_summed_once_for_every_use_of_a_product() -> None:
     believes = believed(gamma_product())
     theta, lam = values(believes)
-    sites, found = believes.sites(theta, lam), believes.squares(theta.square())
+    sites, found = believes.layout.unpack(theta), believes.squares(theta.square())
     torch.testing.assert_close(found, 2 * sites["fc1.core0"].square().sum((0, 1)) + 2 * sites["fc1.core1"].square().sum((1, 2)))
     assert believes.layout.count.tolist() == [2 * (8 + 12)] * 3
 
@@ -130,7 +130,7 @@ def test_scales_live_where_the_net_does(prior) -> None:
 def test_both_vectors_are_shown_by_name() -> None:
     believes = believed(log_uniform())
     theta, lam = values(believes)
-    sites = believes.sites(theta, lam)
+    sites = believes.layout.unpack(theta) | believes.layout.unpack_scales(lam)
     assert list(sites) == ["fc1.core0", "fc1.core1", "fc1.bias", "fc2.weight", "fc2.bias", "fc1.r1"]
     assert {name: tuple(site.shape) for name, site in sites.items() if "core" in name} == {"fc1.core0": (2, 4, 3), "fc1.core1": (3, 4, 3)}
     weights = dict(believes.net.named_parameters())

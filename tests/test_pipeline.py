@@ -121,12 +121,14 @@ def together(folder: Path, *overrides: str) -> list[str]:
 
 
 def test_two_processes_learn_and_one_goes_on(tmp_path: Path) -> None:
-    settings = [*QUICK, *SMALL, "fit.epochs=1", "stop=quantize", "teacher=cnn", f"teacher.file={tmp_path}/teacher", "teacher.fit.epochs=1"]
+    teacher = ["teacher=cnn", f"teacher.folder={tmp_path}/teachers", "teacher.fit.epochs=1"]
+    settings = [*QUICK, *SMALL, *teacher, "fit.epochs=1", "stop=quantize"]
     done = subprocess.run(together(tmp_path / "chain", *settings), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = (tmp_path / "chain" / "pipeline.log").read_text()
     assert all(told.count(f"{step:9}") == 1 for step in ("train", "prune", "posterior", "quantize"))
-    assert json.loads((tmp_path / "chain" / "quantize.json").read_text())["images"] == 2000 and (tmp_path / "teacher").is_file()
+    assert json.loads((tmp_path / "chain" / "quantize.json").read_text())["images"] == 2000
+    assert len(list((tmp_path / "teachers").glob("*.weights"))) == 1
 
 
 @pytest.mark.slow

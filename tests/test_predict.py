@@ -22,7 +22,7 @@ def believed(std: float) -> Posterior:
         noise = torch.Generator().manual_seed(seed)
         return [{name: weight + std * torch.randn(weight.shape, generator=noise) for name, weight in mean.items()} for _ in range(count)]
 
-    return Posterior(net, mean, deviations, {}, (), draws, lambda weights: {})
+    return Posterior(net, mean, deviations, {}, (), draws, lambda weights: {}, 0)
 
 
 def test_a_net_predicts_the_softmax_of_its_scores() -> None:
@@ -83,3 +83,8 @@ def test_labels_drawn_from_the_probabilities_are_calibrated() -> None:
 
 def test_no_images_have_no_predictions() -> None:
     assert predict(believed(0), IMAGES[:0]).shape == (0, 3)
+
+
+def test_no_images_have_no_score() -> None:
+    with pytest.raises(ValueError, match="there are no images to judge: give at least one"):
+        score(np.zeros((0, 3), np.float32), np.zeros(0, int))

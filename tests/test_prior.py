@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bayestt.algebra.formats import cp, tensor_train, tt_matrix, tucker
-from bayestt.bayes.prior import NARROWEST, WIDEST, Prior, gamma, half_cauchy, inverse_gamma, ladder, log_uniform, named
+from bayestt.bayes.prior import NARROWEST, WIDEST, Prior, gamma, gamma_product, half_cauchy, inverse_gamma, ladder, log_uniform
 
 LAWS = [
     log_uniform,
@@ -99,11 +99,16 @@ def test_the_ladder_falls_by_one_in_the_logarithm() -> None:
     assert (ladder(200) ** -4).isfinite().all() and (ladder(200) ** 4).isfinite().all()
 
 
-def test_priors_are_found_by_name() -> None:
-    assert named("half_cauchy", eta=0.5, product=True).name == "half_cauchy(eta=0.5), product"
-    assert named("gamma_product", b=2.0).name == "gamma(a=1.0, b=2.0), product, gradient, ladder"
-    with pytest.raises(ValueError, match="unknown prior 'half_couchy': did you mean half_cauchy or "):
-        named("half_couchy")
+@EACH_LAW
+def test_scales_at_the_bounds_have_a_density(prior: Prior) -> None:
+    for bounds in (torch.tensor([NARROWEST**2, WIDEST**2]).sqrt(), torch.tensor([NARROWEST, WIDEST]).log().exp()):
+        for scales in (bounds, bounds.nextafter(torch.tensor([0.0, torch.inf]))):
+            assert prior.scale(2).log_prob(scales).isfinite().all()
+
+
+def test_a_name_says_the_law_and_what_was_chosen() -> None:
+    assert half_cauchy(0.5, product=True).name == "half_cauchy(eta=0.5), product"
+    assert gamma_product(b=2.0).name == "gamma(a=1.0, b=2.0), product, gradient, ladder"
 
 
 def test_every_choice_is_in_the_name() -> None:

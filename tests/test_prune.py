@@ -66,7 +66,7 @@ def test_a_dead_layer_keeps_its_ranks() -> None:
 
 
 def test_it_saves_loads_and_trains_on() -> None:
-    small = prune(Posterior(network(), {}, {}, {}, (), lambda count, seed: [], lambda weights: {}), 0.99)
+    small = prune(Posterior(network(), {}, {}, {}, (), lambda count, seed: [], lambda weights: {}, 0), 0.99)
     assert ranks(small) == {"fc1.r1": 1}
     file = io.BytesIO()
     torch.save(small.state_dict(), file)
@@ -94,6 +94,16 @@ def test_a_threshold_is_a_part(threshold: float) -> None:
     for judge in (prune, ranks):
         with pytest.raises(ValueError, match="give a part of the largest contribution, 0 to 1"):
             judge(network(), threshold)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_cores_that_are_no_numbers_are_named(threshold: float) -> None:
+    net = network()
+    with torch.no_grad():
+        net.fc1.core1[1, 2, 0] = float("nan")
+    for judge in (prune, ranks):
+        with pytest.raises(FloatingPointError, match="the cores of fc1 hold numbers that are not finite: give a net whose training"):
+            judge(net, threshold)
 
 
 def parameters(net: nn.Module) -> int:
@@ -158,6 +168,8 @@ def test_the_smallest_network_has_every_rank_at_one_and_no_budget_is_below() -> 
     assert set(ranks(least).values()) == {1} and parameters(least) == smallest(net) == smallest(least)
     with pytest.raises(ValueError, match=rf"9 parameters: this network takes {smallest(net)} with every rank at 1: give at least as many"):
         prune(net, parameters=9)
+    with pytest.raises(ValueError, match="nan parameters: this network takes"):
+        prune(net, parameters=float("nan"))
 
 
 def test_threshold_and_budget_go_together() -> None:

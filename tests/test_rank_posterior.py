@@ -27,7 +27,7 @@ def drawn(magnitudes: list[list[float]]) -> Posterior:
         core0 = torch.zeros_like(net.fc1.core0)
         core0[0, 0] = torch.tensor(sample)
         samples.append({"fc1.core0": core0, "fc1.core1": torch.ones_like(net.fc1.core1)})
-    return Posterior(net, {}, {}, {}, (), lambda count, seed: samples[:count], lambda weights: {})
+    return Posterior(net, {}, {}, {}, (), lambda count, seed: samples[:count], lambda weights: {}, 0)
 
 
 def test_a_belief_is_how_often_samples_have_each_rank() -> None:
@@ -36,6 +36,9 @@ def test_a_belief_is_how_often_samples_have_each_rank() -> None:
     assert belief.probabilities == {1: 0.3, 2: 0.6, 3: 0.1}
     assert belief.mean == pytest.approx(1.8) and belief.interval == (1, 2)
     assert rank_posterior(learned, 0.1, samples=10, credible=0.95)["fc1.r1"].interval == (1, 3)
+    low = drawn([[1, 0, 0]] * 2 + [[1, 1, 0]] * 3 + [[1, 1, 1]] * 5)
+    assert rank_posterior(low, 0.1, samples=10, credible=0.5)["fc1.r1"].interval == (2, 3)
+    assert rank_posterior(low, 0.1, samples=10, credible=0.7)["fc1.r1"].interval == (1, 3)
     assert rank_posterior(learned, 0.01, samples=10)["fc1.r1"].probabilities == {2: 0.9, 3: 0.1}
 
 

@@ -14,6 +14,12 @@ def test_known_bins() -> None:
     assert calibration_error((low, high)) == pytest.approx((2 * 0.05 + 4 * 0.15) / 6)
 
 
+def test_a_bin_is_a_fifteenth_wide() -> None:
+    sure = np.array([0.59, 0.601, 0.66, 0.667])
+    bins = reliability(np.stack([sure, 1 - sure], 1), np.array([0, 0, 1, 0]))
+    assert [part.images for part in bins] == [1, 2, 1] and bins[1].accuracy == 0.5
+
+
 def test_bins_hold_every_image_once_and_their_mean_is_in_them() -> None:
     random = np.random.default_rng(0)
     probabilities, labels = random.dirichlet([0.4] * 5, 10_000), random.integers(0, 5, 10_000)

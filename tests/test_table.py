@@ -22,7 +22,7 @@ def test_a_row_over_seeds_is_a_mean_and_a_deviation() -> None:
     reached, nll = [0.881, 0.885, 0.892], [0.31, 0.33, 0.35]
     dense = Model("dense", 0.9, 4000, 128_000, 0.3, 0.02)
     runs = tuple((dense, Model("pruned", reached[k], 38 + 2 * k, 640, nll[k], 0.01)) for k in range(3))
-    text = experiments([Experiment("demo", (2, 0, 1), runs, ("abc1234", "abc1234", "def5678"))])
+    text = experiments([Experiment("demo", (2, 0, 1), runs, (("def5678", "abc1234"), ("abc1234",), ("abc1234",)))])
     pruned = [cell.strip() for cell in text.splitlines()[3].split("|")][1:-1]
     accuracy = f"{100 * mean(reached):.2f} ± {100 * stdev(reached):.2f} %"
     assert pruned == ["demo", "pruned", accuracy, "0.330 ± 0.020", "1.00 ± 0.00 %", "40", "100.0x", "200.0x", "0-2", "abc1234, def5678"]
@@ -30,7 +30,7 @@ def test_a_row_over_seeds_is_a_mean_and_a_deviation() -> None:
 
 def test_a_net_that_some_runs_lack_has_no_row() -> None:
     dense = Model("dense", 0.9, 4000, 128_000)
-    text = experiments([Experiment("demo", (0, 3), ((dense, Model("pruned", 0.8, 40, 640)), (dense,)), ("a", "a"))])
+    text = experiments([Experiment("demo", (0, 3), ((dense, Model("pruned", 0.8, 40, 640)), (dense,)), (("a",), ("a",)))])
     assert "dense" in text and "pruned" not in text and "0, 3" in text
 
 
@@ -40,7 +40,7 @@ def test_differences_are_taken_seed_by_seed() -> None:
         (Model("dense", 0.9, 9, 288), Model("pruned", own, 4, 128, 0.31 + k, 0.01), Model("uniform", other, 4, 128, 0.32 + k, 0.01))
         for k, (own, other) in enumerate(zip(pruned, uniform, strict=True))
     )
-    text = differences([Experiment("demo", (0, 1, 2), runs, ("a",) * 3)], "pruned")
+    text = differences([Experiment("demo", (0, 1, 2), runs, (("a",),) * 3)], "pruned")
     rows = [[cell.strip() for cell in line.split("|")][1:-1] for line in text.splitlines()[2:]]
     gaps = [100 * (other - own) for own, other in zip(pruned, uniform, strict=True)]
     assert [row[:2] for row in rows] == [["demo", "dense"], ["demo", "uniform"]] and rows[0][3] == "–"

@@ -9,11 +9,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from bayestt.algebra.formats import Form
+from bayestt.bayes import fit as fitting
 from bayestt.bayes.batches import Batches
 from bayestt.bayes.budget import Budget
 from bayestt.bayes.fit import fit
 from bayestt.bayes.guide import mean_field, point
 from bayestt.bayes.model import categorical, model
+from bayestt.bayes.posterior import Epoch
 from bayestt.bayes.prior import log_uniform
 from bayestt.bayes.prune import prune
 from bayestt.bayes.teacher import Lesson, Teacher
@@ -58,6 +60,20 @@ def test_a_lesson_is_what_the_teacher_says_of_each_image() -> None:
     torch.testing.assert_close(lesson.scores, teacher.net.eval()(torch.from_numpy(DATA.train.images)))
     chosen = torch.tensor([7, 3])
     assert torch.equal(lesson.of(chosen, torch.device("cpu")).scores, lesson.scores[chosen])
+
+
+def test_a_teacher_is_asked_once_until_images_or_its_weights_are_others() -> None:
+    asked, images = [], DATA.train.images + 1
+    one, same, other = teaching(), teaching(share=0.1), teaching()
+    with torch.no_grad():
+        other.net[1].bias[3] += 1
+    for teacher in (one, same, other):
+        teacher.net[1].register_forward_hook(lambda layer, given, made: asked.append(len(made)))
+    first, again = one.lesson(images), same.lesson(images.copy())
+    assert asked == [96] and torch.equal(first.scores, again.scores) and (first.share, again.share) == (0.5, 0.1)
+    assert not torch.equal(other.lesson(images).scores, first.scores) and asked == [96, 96]
+    other.lesson(images[:50])
+    assert asked == [96, 96, 50]
 
 
 @pytest.mark.parametrize("make", [point, mean_field])
@@ -117,7 +133,7 @@ def test_a_checkpoint_of_another_teacher_is_refused(tmp_path) -> None:
         learned(teacher=teaching(share=0.6), checkpoint=tmp_path / "training")
 
 
-def test_fit_meets_a_budget_and_only_a_point_can() -> None:
+def test_fit_meets_a_budget_and_only_a_point_can(monkeypatch) -> None:
     torch.manual_seed(3)
     believes = model(tensorize(fc([48, 24, 16]), {"fc1": FORM}), log_uniform(), categorical, 96)
     budget = Budget(600, 1, 3)
@@ -128,19 +144,29 @@ def test_fit_meets_a_budget_and_only_a_point_can() -> None:
     assert [sum(epoch.ranks.values()) for epoch in posterior.history] == sorted(
         (sum(epoch.ranks.values()) for epoch in posterior.history), reverse=True
     )
-    with pytest.raises(ValueError, match="9 parameters: this network takes"):
-        fit(
-            believes,
-            point(believes),
-            BATCHES,
-            VALIDATION,
-            lr=0.01,
-            epochs=4,
-            budget=Budget(9, 1, 3),
-            watch=lambda *_: pytest.fail("too late"),
-        )
-    with pytest.raises(ValueError, match="a budget while learning needs a point guide, not MeanField: meet it first"):
-        fit(believes, mean_field(believes), BATCHES, VALIDATION, lr=0.01, epochs=4, budget=budget)
+    monkeypatch.setattr(fitting, "step", None)
+    for make, budget, message in (
+        (point, Budget(9, 1, 3), "9 parameters: this network takes"),
+        (point, Budget(600, 1, 50), "a budget that ends in epoch 50 of 4"),
+        (mean_field, Budget(600, 1, 3), "a budget while learning needs a point guide, not MeanField: meet it first"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(believes, make(believes), BATCHES, VALIDATION, lr=0.01, epochs=4, budget=budget)
+
+
+def test_fit_comes_to_a_budget_little_by_little() -> None:
+    torch.manual_seed(3)
+    believes = model(tensorize(fc([48, 24, 16]), {"fc1": FORM}), log_uniform(), categorical, 96)
+    budget, whole, left = Budget(492, 1, 5), sum(weight.numel() for weight in believes.net.parameters()), []
+
+    def count(number: int, epoch: Epoch, net: nn.Module) -> None:
+        left.append(sum(weight.numel() for weight in prune(net, 1e-9).parameters()))
+
+    fit(believes, point(believes), BATCHES, VALIDATION, lr=0.01, epochs=6, budget=budget, watch=count)
+    allowed = [budget.after(number, whole) for number in range(1, 7)]
+    index = 4 * 8 + 6 * 6  # what one takes in both cores
+    assert all(most - index < found <= most for found, most in zip(left, allowed, strict=True)), (left, allowed)
+    assert left[0] == whole and len({*left}) > 2
 
 
 def test_a_teacher_speaks_of_images_as_they_were_changed() -> None:

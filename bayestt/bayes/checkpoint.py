@@ -40,11 +40,11 @@ def resume(path: Path, identity: Mapping[str, Any], guide: nn.Module, net: nn.Mo
     return [Epoch(**epoch) for epoch in header["history"]]
 
 
-def digest(*arrays: np.ndarray) -> str:
-    """A short mark of arrays' contents."""
+def digest(*contents: np.ndarray | str) -> str:
+    """A short mark of arrays and words."""
     mark = hashlib.sha256()
-    for array in arrays:
-        mark.update(np.ascontiguousarray(array))
+    for content in contents:
+        mark.update(content.encode() if isinstance(content, str) else np.ascontiguousarray(content))
     return mark.hexdigest()[:16]
 
 

@@ -19,12 +19,11 @@ from bayestt.bayes.batches import Batches
 from bayestt.bayes.budget import Budget, silence
 from bayestt.bayes.checkpoint import digest, resume, save
 from bayestt.bayes.feed import Feed, feed
-from bayestt.bayes.guide import Point
 from bayestt.bayes.model import Model
 from bayestt.bayes.posterior import Epoch, Posterior
 from bayestt.bayes.predict import predict, score
 from bayestt.bayes.processes import agreed, count, decided, first
-from bayestt.bayes.prune import ranks, survivors
+from bayestt.bayes.prune import ranks
 from bayestt.bayes.statistics import IMAGES, learning, statistics
 from bayestt.bayes.step import PRECISIONS, Guide, adam, step
 from bayestt.bayes.svgd import Particles
@@ -82,12 +81,7 @@ def fit(
     if (together := min(batches.size, len(batches.images))) % count():
         raise ValueError(f"a batch of {together} images cannot be cut into {count()} equal parts: give a size that {count()} divides")
     if budget:
-        if not isinstance(guide, Point):
-            raise ValueError(
-                f"a budget while learning needs a point guide, not {type(guide).__name__}: meet it first, then learn a posterior"
-            )
-        # One that no ranks can meet is refused now, not after an epoch.
-        survivors(model.net, parameters=budget.parameters)
+        budget.check(model.net, guide, epochs)
     fed = feed(batches, teacher, next(model.net.parameters()))
     whole = sum(weight.numel() for weight in model.net.parameters())
     model, guide = replace(model, net=deepcopy(model.net)), deepcopy(guide)
@@ -96,7 +90,7 @@ def fit(
     history: list[Epoch] = []
     if checkpoint is not None or count() > 1:
         identity = _identity(model, guide, fed, validation, settings)
-        agreed(digest(np.frombuffer(json.dumps(identity).encode(), np.uint8)))
+        agreed(digest(json.dumps(identity)))
     if checkpoint is not None:
         state = Path(checkpoint), identity, guide, model.net, optimizer
         if decided(state[0].exists()):
@@ -182,6 +176,7 @@ def _identity(model: Model, guide: Guide, fed: Feed, validation: Labelled, setti
         "prior": model.prior.name,
         "wide": model.prior.wide,
         "num_data": model.num_data,
+        "net": digest(repr(model.net), repr(model.layout.shapes)),
         "guide": type(guide).__name__,
         "batches": [batches.size, batches.seed],
         "augment": batches.augment and repr(batches.augment),
@@ -223,7 +218,8 @@ def _posterior(model: Model, guide: Guide, history: list[Epoch], unchanged: list
         return [model.layout.unpack(theta) for theta in guide.draws(count, torch.Generator().manual_seed(seed))]
 
     net = _at_mean(model, guide).eval()
-    return Posterior(net, mean, std, scales, tuple(history), draws, lambda weights: statistics(net, weights, unchanged))
+    numbers = sum(part.numel() for name, part in guide.named_parameters() if name != "log_lam")
+    return Posterior(net, mean, std, scales, tuple(history), draws, lambda weights: statistics(net, weights, unchanged), numbers)
 
 
 @torch.no_grad()

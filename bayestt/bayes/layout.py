@@ -48,10 +48,6 @@ class Layout:
         """Scales by rank axis, as views of lam."""
         return dict(zip(self.ranks, lam.split(list(self.ranks.values())), strict=True))
 
-    def sites(self, theta: Tensor, lam: Tensor) -> dict[str, Tensor]:
-        """Everything that a person is shown, by name: `fc1.core0`, `fc1.bias`, `fc1.r1`."""
-        return self.unpack(theta) | self.unpack_scales(lam)
-
 
 def layout(net: nn.Module, prior: Prior) -> Layout:
     """The layout of a net under a prior."""

@@ -67,10 +67,6 @@ class Model:
         best = self.prior.best(lam.square() * standard, self.layout.count).sqrt()
         return (lam * best).sqrt()
 
-    def sites(self, theta: Tensor, lam: Tensor) -> dict[str, Tensor]:
-        """The two vectors as named views: `fc1.core0`, `fc1.bias`, `fc1.r1`."""
-        return self.layout.sites(theta, lam)
-
 
 def model(net: nn.Module, prior: Prior, likelihood: Likelihood, num_data: int) -> Model:
     """The Bayesian model of a net that is trained on `num_data` images; plain and tensorized layers may be mixed."""

@@ -21,7 +21,8 @@ class Posterior:
     """A trained net in eval mode, the mean and deviation of its weights by name, the scales of its ranks by name, and the epochs.
 
     `draws` takes a number and a seed and gives so many samples of all weights by name; `statistics` gives, for weights by name, those of
-    batch-norm that belong to them. The net's weights are at their mean, its statistics are theirs.
+    batch-norm that belong to them. The net's weights are at their mean, its statistics are theirs. `parameters` counts the numbers that
+    stand for the weights: of a point the net's own, of a mean field as many deviations too, of particles those of every net.
     """
 
     net: nn.Module
@@ -31,3 +32,4 @@ class Posterior:
     history: tuple[Epoch, ...]
     draws: Callable[[int, int], Sequence[Mapping[str, Tensor]]]
     statistics: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+    parameters: int

@@ -44,6 +44,8 @@ def predict(learned: Posterior | nn.Module, images: np.ndarray, samples: int = 1
 
 def score(probabilities: np.ndarray, labels: np.ndarray) -> Score:
     """How good probabilities (n, classes) are, judged by the true labels (n,)."""
+    if not len(labels):
+        raise ValueError("there are no images to judge: give at least one")
     true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     nll = -np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean()
     accuracy = (probabilities.argmax(axis=1) == labels).mean()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import log
 
 import torch
@@ -14,7 +13,7 @@ from bayestt.algebra.einsum import Axes
 from bayestt.algebra.factorization import Factorization
 
 NARROWEST, WIDEST = 1e-6, 1e6
-"""The interval to which a scale's log-uniform prior, improper by itself, is truncated; and the bounds of every closed form."""
+"""The interval in which all scales stay, by closed form or by gradient; to it the log-uniform prior, improper by itself, is truncated."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,9 @@ def log_uniform(product: bool = False, closed_form: bool = True, ladder: bool = 
     """
 
     def scale(ranks: int) -> Distribution:
-        return TransformedDistribution(Uniform(torch.full((ranks,), log(NARROWEST)), torch.full((ranks,), log(WIDEST))), [ExpTransform()])
+        # A thousandth beyond both ends: a scale at one of them, rounded, must not fall outside.
+        low, high = torch.full((ranks,), log(NARROWEST / 1.001)), torch.full((ranks,), log(WIDEST * 1.001))
+        return TransformedDistribution(Uniform(low, high), [ExpTransform()])
 
     def best(squares: Tensor, count: Tensor) -> Tensor:
         return _within(squares / (count + 1))
@@ -142,22 +143,9 @@ def gamma_product(a: float = 1.0, b: float = 5.0) -> Prior:
 def ladder(ranks: int) -> Tensor:
     """First scales (ranks,) that order the ranks and break their symmetry: log s = ((R + 1) - 2 k) / 2 for k = 0 to R - 1.
 
-    Hawkins & Zhang 2021; cut at e^-15 and e^15, since squares of products must stay within float32.
+    Hawkins & Zhang 2021; cut at NARROWEST and WIDEST, as all scales.
     """
-    return ((ranks + 1 - 2 * torch.arange(ranks)) / 2).clamp(-15, 15).exp()
-
-
-PRIORS: dict[str, Callable[..., Prior]] = {
-    prior.__name__: prior for prior in (log_uniform, half_cauchy, inverse_gamma, gamma, gamma_product)
-}
-
-
-def named(name: str, **settings: float | bool) -> Prior:
-    """The prior of that name: `named("half_cauchy", eta=0.1)`; an unknown one is refused with the nearest names."""
-    if name not in PRIORS:
-        near = get_close_matches(name, PRIORS, n=2, cutoff=0)
-        raise ValueError(f"unknown prior {name!r}: did you mean {' or '.join(near)}?")
-    return PRIORS[name](**settings)
+    return ((ranks + 1 - 2 * torch.arange(ranks)) / 2).exp().clamp(NARROWEST, WIDEST)
 
 
 def _within(square: Tensor) -> Tensor:

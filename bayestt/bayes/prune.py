@@ -43,17 +43,24 @@ def survivors(net: nn.Module, threshold: float = 0.0, parameters: int | None = N
     kept = {}
     for name, layer in layers.items():
         carried = contributions(layer.form, _arrays(layer))
+        if not all(np.isfinite(norms).all() for norms in carried.values()):
+            raise FloatingPointError(f"the cores of {name} hold numbers that are not finite: give a net whose training did not fail")
         kept[name] = {axis: np.flatnonzero(norms >= threshold * norms.max()) for axis, norms in carried.items()}
     if parameters is None:
         return kept
-    if parameters < (least := smallest(net)):
-        raise ValueError(f"{parameters} parameters: this network takes {least} with every rank at 1: give at least as many")
+    check_room(net, parameters)
     return _within(parameters - _others(net), layers, kept)
 
 
 def ranks(net: nn.Module, threshold: float = 0.0) -> dict[str, int]:
     """By bond (`fc1.r1`) the ranks that `prune` would keep; at threshold 0, all there are."""
     return {f"{name}.{axis}": len(indices) for name, kept in survivors(net, threshold).items() for axis, indices in kept.items()}
+
+
+def check_room(net: nn.Module, parameters: int) -> None:
+    """Refuse a budget that no ranks can meet."""
+    if not parameters >= (least := smallest(net)):
+        raise ValueError(f"{parameters} parameters: this network takes {least} with every rank at 1: give at least as many")
 
 
 def smallest(net: nn.Module) -> int:

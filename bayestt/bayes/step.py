@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from math import isfinite
+from math import isfinite, log
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.func import grad_and_value, vmap
 
 from bayestt.bayes.guide import MeanField, Point
 from bayestt.bayes.model import Model, log_prior
+from bayestt.bayes.prior import NARROWEST, WIDEST
 from bayestt.bayes.processes import average
 from bayestt.bayes.svgd import Particles, direction
 from bayestt.bayes.teacher import Lesson
@@ -52,6 +53,9 @@ def step(
     if not isfinite(sound):
         raise FloatingPointError(f"the objective is {objective}, and {_culprit(model, guide, x)}: lower lr, or look at the data")
     optimizer.step()
+    if not model.prior.closed_form:
+        # Around a rank that is zero the density grows without end as its scale falls.
+        guide.log_lam.data.clamp_(log(NARROWEST), log(WIDEST))
     return objective
 
 

@@ -1,6 +1,7 @@
 """A teacher: a trained net whose probabilities say more of an image than its label (Hinton, Vinyals & Dean 2015)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div
 from tqdm import tqdm
 
+from bayestt.bayes.checkpoint import digest
 from bayestt.bayes.processes import first
 
 
@@ -42,10 +44,10 @@ class Teacher:
             raise ValueError(f"teacher: share {self.share}, temperature {self.temperature}: give a share of 0 to 1, a positive temperature")
 
     def lesson(self, images: np.ndarray) -> Lesson:
-        """What it says of images (n, ...), once and for all."""
-        device = next(self.net.parameters()).device
-        parts = tqdm(torch.from_numpy(images).split(1000), "lesson", unit="k", leave=False, delay=3, disable=None if first() else True)
-        scores = torch.cat([self.of(part.to(device)).scores.cpu() for part in parts])
+        """What it says of images (n, ...), once and for all; one training after another hears it without asking again."""
+        weights = self.net.state_dict()
+        mark = digest(repr(self.net), *weights, *(weight.cpu().numpy() for weight in weights.values()), images)
+        scores = _scores(_Question(mark, self, images))
         if odd := (~scores.isfinite()).any(1).nonzero().flatten().tolist():
             raise ValueError(f"the teacher's scores of {len(odd)} images, the first number {odd[0]}, are not finite: train it again")
         return Lesson(scores, self.share, self.temperature)
@@ -58,3 +60,20 @@ class Teacher:
         scores = self.net(x)
         self.net.train(training)
         return Lesson(scores, self.share, self.temperature)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Images and who is asked about them; `mark` tells both by their contents."""
+
+    mark: str
+    teacher: Teacher = field(compare=False)
+    images: np.ndarray = field(compare=False)
+
+
+@lru_cache(maxsize=1)
+def _scores(question: _Question) -> Tensor:
+    """The answers (n, classes), on the CPU."""
+    device = next(question.teacher.net.parameters()).device
+    parts = tqdm(torch.from_numpy(question.images).split(1000), "lesson", unit="k", leave=False, delay=3, disable=None if first() else True)
+    return torch.cat([question.teacher.of(part.to(device)).scores.cpu() for part in parts])

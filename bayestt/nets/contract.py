@@ -76,14 +76,16 @@ def recomputed(contraction: Contraction) -> Contraction:
     return lambda x, cores: _Recomputed.apply(contraction, x, *cores)
 
 
-def candidates(form: Factorization, batch: int, block: int = BLOCK, libraries: Iterable[str] = tuple(PRODUCTS)) -> dict[str, Contraction]:
+def candidates(
+    form: Factorization, batch: int, block: int = BLOCK, libraries: Iterable[str] = tuple(PRODUCTS), halvings: int = HALVINGS
+) -> dict[str, Contraction]:
     """The contractions worth measuring: by every library the weight rebuilt from its cores, and the halvings with the least estimated work.
 
     They compute about `block` elements of what is between two products at a time.
     """
-    halvings = _halvings(form)
-    rebuilt = min(halvings, key=lambda halves: _rebuild_work(form, *halves), default=None)
-    halved = sorted(halvings, key=lambda halves: _work(form, *halves, batch))[:HALVINGS]
+    every = _halvings(form)
+    rebuilt = min(every, key=lambda halves: _rebuild_work(form, *halves), default=None)
+    halved = sorted(every, key=lambda halves: _work(form, *halves, batch))[:halvings]
     ways: dict[str, Contraction] = {}
     for library in libraries:
         product = PRODUCTS[library]

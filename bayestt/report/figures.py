@@ -44,7 +44,10 @@ def accuracy_against_parameters(rows: Sequence[Model]) -> Figure:
 
 
 def accuracy_over_seeds(ours: Sequence[Experiment], papers: Sequence[Published] = ()) -> Figure:
-    """Test accuracy of small nets against their parameters (logarithmic), mean and standard deviation of both, beside published points."""
+    """Test accuracy of small nets against their parameters (logarithmic), mean and standard deviation of both, beside published points.
+
+    Those that are only remembered are hollow.
+    """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for experiment, shade in zip(ours, _shades(len(ours)), strict=True):
@@ -53,8 +56,10 @@ def accuracy_over_seeds(ours: Sequence[Experiment], papers: Sequence[Published] 
                 sizes, reached = [net.parameters for net in nets], [100 * net.accuracy for net in nets]
                 spreads = {"xerr": stdev(sizes), "yerr": stdev(reached)} if len(nets) > 1 else {}
                 axes.errorbar(mean(sizes), mean(reached), **spreads, fmt=MARKERS[name], color=shade, markersize=8, elinewidth=1, capsize=3)
+    stars = {False: ("published", "black"), True: ("published, as remembered", "white")}
     for paper in papers:
-        axes.scatter(paper.parameters, 100 * paper.accuracy, marker="*", s=150, color="white", edgecolor="black", zorder=3)
+        _, shade = stars[paper.remembered]
+        axes.scatter(paper.parameters, 100 * paper.accuracy, marker="*", s=150, color=shade, edgecolor="black", zorder=3)
         axes.annotate(paper.name, (paper.parameters, 100 * paper.accuracy), xytext=(8, -12), textcoords="offset points")
     dense = [net for experiment in ours for net in experiment.nets["dense"]]
     label = f"dense, {mean(net.parameters for net in dense):,.0f} parameters"
@@ -69,8 +74,9 @@ def accuracy_over_seeds(ours: Sequence[Experiment], papers: Sequence[Published] 
     kinds = [name for name in MARKERS if any(name in experiment.nets for experiment in ours)]
     keys = [Line2D([], [], color=shade, linewidth=5, label=each.name) for each, shade in zip(ours, _shades(len(ours)), strict=True)]
     keys += [Line2D([], [], color="grey", linestyle="", marker=MARKERS[name], label=name) for name in kinds]
-    if papers:
-        keys.append(Line2D([], [], color="white", linestyle="", marker="*", markersize=12, markeredgecolor="black", label="published"))
+    for remembered, (label, shade) in stars.items():
+        if any(paper.remembered == remembered for paper in papers):
+            keys.append(Line2D([], [], color=shade, linestyle="", marker="*", markersize=12, markeredgecolor="black", label=label))
     figure.legend(handles=keys, frameon=False, loc="outside right upper")
     return _plain(figure)
 

@@ -27,12 +27,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Runs of one configuration that differ in their seeds alone: for every seed the run's models, the dense one first, and its commit."""
+    """Runs of one configuration that differ in their seeds alone: for every seed the run's models, the dense one first, and its commits."""
 
     name: str
     seeds: tuple[int, ...]
     runs: tuple[tuple[Model, ...], ...]
-    commits: tuple[str, ...]
+    commits: tuple[tuple[str, ...], ...]
 
     @property
     def nets(self) -> dict[str, tuple[Model, ...]]:
@@ -78,7 +78,7 @@ def experiments(found: Sequence[Experiment]) -> str:
                     f"{mean(net.parameters for net in dense) / parameters:.1f}x",
                     f"{mean(net.bits for net in dense) / bits:.1f}x",
                     _span(experiment.seeds),
-                    ", ".join(dict.fromkeys(experiment.commits)),
+                    ", ".join(sorted({commit for commits in experiment.commits for commit in commits})),
                 )
             )
     head = ("experiment", "net", "test accuracy", "NLL", "ECE", "parameters", "fewer parameters", "fewer bits", "seeds", "commit")
