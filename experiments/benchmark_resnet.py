@@ -1,6 +1,6 @@
-"""What `fit` costs: a training step of a dense residual net for CIFAR-10, by hand in torch and by `fit` without a prior, by MAP, by SVI.
+"""What `fit` costs: a training step of a residual net for CIFAR-10, by hand in torch and by `fit` without a prior, by MAP, by SVI.
 
-`--depth 110 --batch 16` for another net, `--threads 2` for two threads.
+`--depth 110 --batch 16` for another net, `--rank 8` for tensor trains where Hawkins & Zhang 2021 have them, `--threads 2` for two threads.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from bayestt.algebra.formats import Form
 from bayestt.bayes.guide import mean_field, point
 from bayestt.bayes.memory import keep_freed_memory
 from bayestt.bayes.model import Model, categorical, model
@@ -20,13 +21,22 @@ from bayestt.bayes.prior import log_uniform
 from bayestt.bayes.statistics import learning
 from bayestt.bayes.step import PRECISIONS, adam, step
 from bayestt.nets.resnet import resnet
+from bayestt.nets.tensorize import tensorize
 
 ROUNDS, IMAGES = 21, 45_000
+MODES = {"stage2.block*.conv?": ([4, 8], [4, 8]), "stage2.down.conv2": ([4, 8], [4, 8]), "stage3.down.conv1": ([4, 4, 4], [4, 8])}
+MODES |= {"stage3.*.conv?": ([4, 4, 4], [4, 4, 4])}
+"""Of the kernels that become tensor trains, by glob: those of out and in channels."""
 
 
-def by_hand(depth: int, precision: str) -> Callable[[Tensor, Tensor], None]:
+def built(depth: int, rank: int | None) -> torch.nn.Module:
+    """The net, dense or with kernels as tensor trains of that rank."""
+    forms = {glob: Form("tensor_train", rank, *modes) for glob, modes in MODES.items()} if rank else {}
+    return tensorize(resnet(depth), forms)
+
+
+def by_hand(net: torch.nn.Module, precision: str) -> Callable[[Tensor, Tensor], None]:
     """The step that one would write for this net alone."""
-    net = resnet(depth)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
 
     def take(x: Tensor, labels: Tensor) -> None:
@@ -47,11 +57,11 @@ def ours(of: Model, guide: torch.nn.Module, weight: float, precision: str) -> Ca
     return lambda x, labels: step(of, guide, optimizer, x, labels, weight, 1.0, None, precision)
 
 
-def medians(depth: int, batch: int, precision: str) -> dict[str, float]:
+def medians(depth: int, rank: int | None, batch: int, precision: str) -> dict[str, float]:
     """Milliseconds of every way to take a step; all take turns, and the first round does not count."""
-    nets = [model(resnet(depth), log_uniform(), categorical, IMAGES) for _ in range(3)]
+    nets = [model(built(depth, rank), log_uniform(), categorical, IMAGES) for _ in range(3)]
     ways = {
-        "by hand": by_hand(depth, precision),
+        "by hand": by_hand(built(depth, rank), precision),
         "by fit, no prior": ours(nets[0], point(nets[0]), 0, precision),
         "MAP by fit": ours(nets[1], point(nets[1]), 1 / IMAGES, precision),
         "mean-field SVI by fit": ours(nets[2], mean_field(nets[2]), 1 / IMAGES, precision),
@@ -72,15 +82,17 @@ def medians(depth: int, batch: int, precision: str) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depth", type=int, default=20)
+    parser.add_argument("--rank", type=int)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     keep_freed_memory()  # as the pipeline does
-    print(f"ResNet-{given.depth}, batch {given.batch}, {given.threads} thread(s), torch {torch.__version__}; interleaved medians\n")
+    kernels = f"tensor trains of rank {given.rank}" if given.rank else "dense kernels"
+    print(f"ResNet-{given.depth}, {kernels}, batch {given.batch}, {given.threads} thread(s), torch {torch.__version__}; medians in turn\n")
     print("| precision | step | ms | images a second | / by hand |", "|" + " --- |" * 5, sep="\n")
     for precision in PRECISIONS:
-        took = medians(given.depth, given.batch, precision)
+        took = medians(given.depth, given.rank, given.batch, precision)
         for name, each in took.items():
             print(f"| {precision} | {name} | {each:.1f} | {1e3 * given.batch / each:.0f} | {each / took['by hand']:.3f} |")

@@ -83,7 +83,7 @@ def run_gateware(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     """Run the program on the simulated gateware, clock by clock, and hold it to the integer model and the emulator."""
     graph, program = load(folder / "integer.graph"), hw.program.load(folder / "program")
     x = to_integers(data.test.images[: cfg.simulate.images], graph.input.format)
-    found = simulate(program, x)
+    found = simulate(program, x, engine=cfg.simulate.engine)
     _equal("gateware", found.y, "emulator", emulate(program, x))
     return {"images": len(x), "equal": _equal("gateware", found.y, "integer model", interpret(graph, x)), "cycles": found.cycles}
 

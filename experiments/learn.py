@@ -34,8 +34,9 @@ from bayestt.bayes.teacher import Teacher
 from bayestt.data.dataset import Dataset
 from bayestt.ir.graph import Graph
 from bayestt.nets import weights
+from bayestt.nets.conv import TensorizedConv2d
 from bayestt.nets.rounded import Rounded
-from bayestt.nets.tensorize import TensorizedLinear, tensorize
+from bayestt.nets.tensorize import TensorizedLinear, tensorize, tensorized
 from bayestt.report import table
 
 SILENT = 1e-30
@@ -46,16 +47,16 @@ def train(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     """Learn the dense net that everything is measured against, and the tensorized one under its prior."""
     torch.manual_seed(cfg.seed)
     dense = instantiate(cfg.net)
-    tensorized, guide = _tensorized(cfg, dense), instantiate(cfg.guide)
+    fresh, guide = _tensorized(cfg, dense), instantiate(cfg.guide)
     fitted, budget = dict(cfg.fit), _budget(cfg)
     # A budget that cannot be met is refused now, not after the dense net's training.
     if budget is not None:
-        check_room(tensorized, budget)
+        check_room(fresh, budget)
     if budget is not None and cfg.prune.gradual is not None:
         fitted["budget"] = Budget(budget, **cfg.prune.gradual)
-        fitted["budget"].check(tensorized, guide(_believed(cfg, data, tensorized)), cfg.fit.epochs)
+        fitted["budget"].check(fresh, guide(_believed(cfg, data, fresh)), cfg.fit.epochs)
     result = {}
-    for name, net, settings, around in (("dense", dense, cfg.dense, point), ("tensorized", tensorized, fitted, guide)):
+    for name, net, settings, around in (("dense", dense, cfg.dense, point), ("tensorized", fresh, fitted, guide)):
         learned = _fit(cfg, data, folder, name, net, settings, around)
         _keep(learned.net, folder / f"{name}.weights")
         left = prune(learned, SILENT) if "budget" in settings else learned.net
@@ -103,11 +104,11 @@ def _uniform(cfg: DictConfig, dense: nn.Module, pruned: nn.Module) -> nn.Module:
 def _decomposed(cfg: DictConfig, dense: nn.Module, pruned: nn.Module) -> nn.Module:
     """The trained dense net, its weights decomposed at the ranks that were found."""
     net = deepcopy(dense)
-    for name, layer in pruned.named_modules():
-        if isinstance(layer, TensorizedLinear):
-            nearest = TensorizedLinear.from_linear(dense.get_submodule(name), layer.form)
-            nearest.recompute = cfg.recompute
-            net.set_submodule(name, nearest)
+    for name, layer in tensorized(pruned).items():
+        trained = dense.get_submodule(name)
+        nearest = TensorizedConv2d.from_conv if isinstance(trained, nn.Conv2d) else TensorizedLinear.from_linear
+        net.set_submodule(name, nearest(trained, layer.form))
+        net.get_submodule(name).recompute = cfg.recompute
     return net
 
 

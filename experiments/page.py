@@ -55,10 +55,10 @@ def report(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
             "gateware == integer model on": f"{gateware['images']} images",
             "emulator == integer model on": f"{emulated['images']:,} images",
         }
-        layers = [Layer(**layer) for layer in nets["integer"]["layers"]]
-        costs = {layer.name: _cost([step for step in program["steps"].values() if step["layer"] == layer.name], program) for layer in layers}
+        layers, steps = [Layer(**layer) for layer in nets["integer"]["layers"]], program["steps"]
+        costs = {layer.name: _cost([step for step in steps.values() if step["layer"] == layer.name], program) for layer in layers}
         tables.append(layer_table(layers, costs))
-        steps = {name: _cost([step], program) for name, step in program["steps"].items()}
+        steps = {name: _cost([step], program) for name, step in steps.items()}
         parts = steps if len(steps) <= FEW else costs
         pictures["cycles"] = cycles_per_nest(list(parts), [part.cycles for part in parts.values()], [part.busy for part in parts.values()])
     for name, figure in pictures.items():

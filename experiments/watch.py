@@ -8,7 +8,7 @@ from torch import nn
 
 from bayestt.algebra.factorization import contributions
 from bayestt.bayes.posterior import Epoch
-from bayestt.nets.tensorize import TensorizedLinear
+from bayestt.nets.tensorize import tensorized
 
 SMALLEST = 1e-12
 """Parts of the largest contribution below this are shown as this."""
@@ -30,11 +30,10 @@ def tensorboard(folder: Path) -> Callable[[int, Epoch, nn.Module], None]:
             writer.add_scalar(name, value, number)
         for bond, rank in epoch.ranks.items():
             writer.add_scalar(f"rank/{bond}", rank, number)
-        for name, layer in net.named_modules():
-            if isinstance(layer, TensorizedLinear):
-                for axis, carried in contributions(layer.form, [core.detach().cpu().numpy() for core in layer.cores]).items():
-                    parts = carried / max(carried.max(), SMALLEST)
-                    writer.add_histogram(f"contributions/{name}.{axis}", np.log10(parts.clip(SMALLEST)), number)
+        for name, layer in tensorized(net).items():
+            for axis, carried in contributions(layer.form, [core.detach().cpu().numpy() for core in layer.cores]).items():
+                parts = carried / max(carried.max(), SMALLEST)
+                writer.add_histogram(f"contributions/{name}.{axis}", np.log10(parts.clip(SMALLEST)), number)
         writer.flush()
 
     return watch
