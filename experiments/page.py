@@ -25,7 +25,7 @@ Result = dict[str, Any]
 """What a step leaves, in JSON's types."""
 LEARNED = ("train", "prune", "baselines", "posterior", "quantize")
 """The steps that leave nets with their results."""
-FEW = 24
+FEW = 12
 """Bonds, or steps of a program, of which a picture shows each."""
 
 
