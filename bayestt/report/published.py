@@ -29,6 +29,13 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = MappingProxyType(
             Published("MARS, soft", round(MNIST_DENSE / 141), 0.9814, "Kodryan et al. 2020, arXiv 2006.10859: mean in their notebook"),
             Published("MARS, hard", round(MNIST_DENSE / 205), 0.9788, "Kodryan et al. 2020, arXiv 2006.10859: mean in their notebook"),
         ),
+        "cifar": (
+            Published("TRP, ResNet-20", 80_000, 0.9062, "Xu et al. 2020, arXiv 2004.14566: their README"),
+            Published("NORTON, ResNet-56", 210_000, 0.9381, "Pham, Zniyed & Nguyen 2024: their README"),
+            Published("NORTON, ResNet-110", 300_000, 0.9277, "Pham, Zniyed & Nguyen 2024: their README"),
+            Published("NORTON, ResNet-110", 590_000, 0.9411, "Pham, Zniyed & Nguyen 2024: their README"),
+            Published("LR-BTNN, ResNet-110", 236_000, 0.904, "Hawkins & Zhang 2021, arXiv 1905.10478", remembered=True),
+        ),
     }
 )
-"""By data set, on the net that our experiments on it have: 784-625-10 for MNIST."""
+"""By data set: on MNIST of 784-625-10, on CIFAR-10 of the residual nets that are named."""
