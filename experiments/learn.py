@@ -131,7 +131,8 @@ def believe(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
 def learned_rounded(cfg: DictConfig, data: Dataset, folder: Path, integer: Graph, graph: Graph) -> Graph:
     """The integer graph of a float graph, its constants learned on where every number is rounded as the machine will."""
     rounded = Rounded(integer, graph.consts)
-    return _fit(cfg, data, folder, "integer", rounded, {**cfg.quantize.finetune, "weight": 0}).net.graph()
+    # bfloat16 would round once more: it holds the integers to 2**8 only.
+    return _fit(cfg, data, folder, "integer", rounded, {**cfg.quantize.finetune, "weight": 0, "precision": "fp32"}).net.graph()
 
 
 def forms(cfg: DictConfig) -> dict[str, Form]:

@@ -92,6 +92,30 @@ def test_its_graph_has_the_constants_as_they_are_now() -> None:
     assert (net.graph().consts["w"] == np.maximum(graph.consts["w"] - 1, graph["w"].format.low)).all()
 
 
+@settings(max_examples=20)
+@given(graph=float_graphs(), seed=st.integers(0, 99))
+def test_before_learning_on_it_gives_back_the_integer_graph(graph: Graph, seed: int) -> None:
+    graph = fold(graph)
+    integer = quantize(graph, np.random.default_rng(seed).uniform(-1, 1, (6, features(graph))), weight_bits=3)
+    # As exact as the graphs that are quantized.
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = Rounded(integer, {name: graph.consts[name] for name in integer.consts}).graph()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all((again.consts[name] == const).all() for name, const in integer.consts.items())
+
+
+def test_the_number_just_below_a_half_is_rounded_down_in_float32() -> None:
+    integer = quantize(written(LAYERS, h=4, i=3, k=2), np.random.default_rng(0).uniform(-1, 1, (20, 4)))
+    below = np.full((3, 2), np.nextafter(np.float32(0.5), np.float32(0))) * 2.0 ** -integer["v"].format.frac
+    net = Rounded(integer, {**{name: np.zeros(const.shape) for name, const in integer.consts.items()}, "v": below})
+    assert (net.graph().consts["v"] == 0).all()
+    with torch.no_grad():
+        net.constants[net.names.index("b")].fill_(1)
+    assert (net(torch.zeros(1, 4)) == 0).all()
+
+
 def test_learning_on_wins_back_what_few_bits_lost() -> None:
     random = np.random.default_rng(1)
     images = random.uniform(-1, 1, (2_000, 16)).astype(np.float32)

@@ -10,17 +10,18 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d, conv2d, max_pool1d, pad
 
 from bayestt.algebra.einsum import Axes, numbered
-from bayestt.algebra.fixed import Fixed
+from bayestt.algebra.fixed import Fixed, dequantize
 from bayestt.algebra.fixed import quantize as integers
-from bayestt.ir.graph import Graph, Op, Window
+from bayestt.ir.graph import ACCUMULATOR_BITS, Graph, Op, Window
 
 
 class Rounded(nn.Module):
     """What an integer graph computes, as floats: images (n, ...) -> scores (n, classes), every number that it rounds rounded alike.
 
-    Parameters are the graph's constants as they were before rounding, so that training moves them from one integer to another. Gradients
-    pass a rounding as if it were not there, and stop where it saturates (straight-through: Bengio, Léonard & Courville 2013; Hubara et
-    al. 2016). In float64 the scores are exactly `interpret`'s; in float32, which holds integers to 2**24, nearly always.
+    Parameters are the graph's weights as they were before rounding, in `consts`, so that training moves them from one integer to another,
+    and the biases of the integer graph, which `quantize` has moved to make up for roundings. Gradients pass a rounding as if it were not
+    there, and stop where it saturates (straight-through: Bengio, Léonard & Courville 2013; Hubara et al. 2016). In float64 the scores are
+    exactly `interpret`'s; in float32, which holds integers to 2**24, nearly always.
     """
 
     def __init__(self, graph: Graph, consts: Mapping[str, np.ndarray]) -> None:
@@ -31,7 +32,9 @@ class Rounded(nn.Module):
         self.names = [op.name for op in graph.ops if op.kind == "CONST"]
         if missing := [name for name in self.names if name not in consts or consts[name].shape != graph.consts[name].shape]:
             raise ValueError(f"constants {missing} have no array of their shape: give those of the float graph that was quantized")
-        self.constants = nn.ParameterList(torch.tensor(consts[name], dtype=torch.get_default_dtype()) for name in self.names)
+        biases = [name for name in self.names if graph[name].format.bits == ACCUMULATOR_BITS]
+        started = {**consts, **{name: dequantize(graph.consts[name], graph[name].format) for name in biases}}
+        self.constants = nn.ParameterList(torch.tensor(started[name], dtype=torch.get_default_dtype()) for name in self.names)
 
     def forward(self, x: Tensor) -> Tensor:
         graph, values = self.integer, dict[str, Tensor]()
@@ -74,7 +77,10 @@ def _round(values: Tensor, fixed: Fixed) -> Tensor:
     """The nearest numbers of a format, halves up, saturated; their gradient is the values', where these are in its range."""
     step = 2.0**-fixed.frac
     within = values.clamp(fixed.low * step, fixed.high * step)
-    nearest = (values.detach() / step + 0.5).floor().clamp(fixed.low, fixed.high) * step
+    exact = values.detach() / step
+    below = exact.floor()
+    # Not floor(exact + 0.5): of the number just below a half, where training leaves many a weight, that sum is rounded up to 1.
+    nearest = (below + (exact - below >= 0.5)).clamp(fixed.low, fixed.high) * step
     return nearest + (within - within.detach())
 
 
