@@ -27,7 +27,13 @@ def test_a_program_computes_what_its_schedule_means(case: tuple[Arch, Schedule, 
 
 
 @settings(max_examples=60, deadline=None)
-@given(graph=float_graphs(windows=True), rows=st.integers(1, 3), lanes=st.sampled_from([1, 3, 4]), extreme=st.booleans(), seed=st.integers(0, 99))
+@given(
+    graph=float_graphs(windows=True),
+    rows=st.integers(1, 3),
+    lanes=st.sampled_from([1, 3, 4]),
+    extreme=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def test_a_program_computes_what_its_graph_means(graph: Graph, rows: int, lanes: int, extreme: bool, seed: int) -> None:
     integer = quantize(fold(graph), np.random.default_rng(seed).normal(size=(20, features(graph))), 8)
     if extreme:
@@ -66,7 +72,7 @@ def test_no_images_give_no_scores() -> None:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.zeros((2, 4), np.int64), "4 features, expected 3"),
+        (np.zeros((2, 4), np.int64), r"images of shape \(2, 4\) have 4 features, expected 3: give images like those for which the program"),
         (np.zeros((2, 3)), "float64.*expected integers"),
         (np.full((2, 3), 128), "128, expected -128 to 127"),
     ],
