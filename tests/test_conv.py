@@ -83,9 +83,23 @@ def test_nothing_is_shared_with_the_convolution_it_came_from() -> None:
 def test_one_image_and_a_strange_one() -> None:
     layer, x = TensorizedConv2d(FORM), torch.randn(6, 5, 5)
     torch.testing.assert_close(layer(x), layer(x[None])[0])
-    for shape in ((2, 5, 5, 5), (5, 5)):
-        with pytest.raises(ValueError, match=r"this convolution takes \(n, 6, height, width\)"):
+    for shape in ((2, 5, 5, 5), (5, 5), (2, 6, 2, 3), (2, 6, 3, 2)):
+        with pytest.raises(ValueError, match=r"this convolution takes \(n, 6, height, width\) of at least 3 x 3 pixels, give such or"):
             layer(torch.zeros(shape))
+
+
+@settings(max_examples=30)
+@given(convolutions(), st.integers(1, 5), st.integers(1, 5))
+def test_images_too_small_for_a_kernel_are_those_that_torch_refuses(conv: nn.Conv2d, height: int, width: int) -> None:
+    conv = nn.Conv2d(6, 8, conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+    layer, x = TensorizedConv2d.from_conv(conv, whole("tucker", conv.kernel_size)), torch.zeros(1, 6, height, width)
+    try:
+        conv(x)
+    except RuntimeError:
+        with pytest.raises(ValueError, match=r"images of shape .* of at least \d x \d pixels"):
+            layer(x)
+    else:
+        layer(x)
 
 
 def test_autocast_and_channels_last_go_through_as_in_torchs_own() -> None:

@@ -1,11 +1,14 @@
 """The emulator against the meaning of nests and of graphs, bit for bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from graphs import extremes, features, float_graphs, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from schedules import cases
+from test_room import ROOMS, lowered
 
 from bayestt.ir.fold import fold
 from bayestt.ir.graph import Graph
@@ -13,6 +16,7 @@ from bayestt.ir.interpret import interpret
 from bayestt.ir.lower import lower
 from bayestt.ir.nest import Loop, Nest
 from bayestt.ir.quantize import quantize
+from bayestt.ir.room import Room
 from bayestt.ir.schedule import Layout, Schedule, execute
 from hw.arch import Arch
 from hw.assemble import assemble
@@ -27,7 +31,13 @@ def test_a_program_computes_what_its_schedule_means(case: tuple[Arch, Schedule, 
 
 
 @settings(max_examples=60, deadline=None)
-@given(graph=float_graphs(), rows=st.integers(1, 3), lanes=st.sampled_from([1, 3, 4]), extreme=st.booleans(), seed=st.integers(0, 99))
+@given(
+    graph=float_graphs(windows=True),
+    rows=st.integers(1, 3),
+    lanes=st.sampled_from([1, 3, 4]),
+    extreme=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def test_a_program_computes_what_its_graph_means(graph: Graph, rows: int, lanes: int, extreme: bool, seed: int) -> None:
     integer = quantize(fold(graph), np.random.default_rng(seed).normal(size=(20, features(graph))), 8)
     if extreme:
@@ -35,6 +45,17 @@ def test_a_program_computes_what_its_graph_means(graph: Graph, rows: int, lanes:
     arch = Arch(rows=rows, lanes=lanes, score_depth=8192, init_depth=8192)
     x = images(integer, 4, seed, extreme)
     assert (emulate(assemble(lower(integer, arch.tile), arch), x) == interpret(integer, x)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(graph=float_graphs(windows=True), room=ROOMS, rows=st.integers(1, 3), lanes=st.sampled_from([1, 3, 4]), seed=st.integers(0, 99))
+def test_what_lower_cuts_for_a_room_fits_the_machine_that_has_it(graph: Graph, room: Room, rows: int, lanes: int, seed: int) -> None:
+    integer = extremes(quantize(fold(graph), np.random.default_rng(seed).normal(size=(20, features(graph))), 8), seed)
+    arch = Arch(rows=rows, lanes=lanes, score_depth=8192, code_depth=16, external_depth=1 << 16)
+    schedule, room = lowered(integer, arch.tile, room)
+    depths = {"data_depth": -(-room.data // rows), "weight_depth": -(-room.weights // lanes), "init_depth": -(-room.inits // lanes)}
+    x = images(integer, 4, seed, extreme=bool(seed % 2))
+    assert (emulate(assemble(schedule, replace(arch, **depths)), x) == interpret(integer, x)).all()
 
 
 def test_more_images_than_one_pass_takes() -> None:
@@ -66,7 +87,7 @@ def test_no_images_give_no_scores() -> None:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.zeros((2, 4), np.int64), "4 features, expected 3"),
+        (np.zeros((2, 4), np.int64), r"images of shape \(2, 4\) have 4 features, expected 3: give images like those for which the program"),
         (np.zeros((2, 3)), "float64.*expected integers"),
         (np.full((2, 3), 128), "128, expected -128 to 127"),
     ],

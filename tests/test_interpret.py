@@ -204,7 +204,7 @@ def test_a_tap_sees_every_op_of_every_batch_and_may_change_it() -> None:
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (np.zeros((0, 3), int), r"\(0, 3\).*at least one, of 3 numbers"),
+        (np.zeros((0, 3), int), r"\(0, 3\).*at least one, of 3 numbers each \(h 3\): give images like"),
         (np.zeros((2, 4), int), r"\(2, 4\).*of 3 numbers"),
         (np.zeros((2, 3)), "integers from -128 to 127, not float64"),
         (np.full((2, 3), 128), "from 128 to 128"),

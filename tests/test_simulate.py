@@ -45,7 +45,13 @@ def test_streams_that_stall_change_nothing(case: tuple[Arch, Schedule, np.ndarra
 
 
 @settings(max_examples=15, deadline=None)
-@given(graph=float_graphs(), rows=st.integers(1, 3), lanes=st.sampled_from([1, 3, 4]), extreme=st.booleans(), seed=st.integers(0, 99))
+@given(
+    graph=float_graphs(windows=True),
+    rows=st.integers(1, 3),
+    lanes=st.sampled_from([1, 3, 4]),
+    extreme=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def test_the_gateware_computes_what_the_graph_means(graph: Graph, rows: int, lanes: int, extreme: bool, seed: int) -> None:
     integer = quantize(fold(graph), np.random.default_rng(seed).normal(size=(20, features(graph))), 8)
     if extreme:

@@ -9,6 +9,7 @@ from torch import nn
 from bayestt.algebra.formats import Form
 from bayestt.bayes.prune import prune, ranks
 from bayestt.nets.fc import fc
+from bayestt.nets.resnet import resnet
 from bayestt.nets.tensorize import tensorize
 from bayestt.nets.weights import load, save
 
@@ -43,3 +44,10 @@ def test_the_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     for other in (fc([24, 16, 3]), tensorize(fc([24, 16, 4]), FORMS)):
         with pytest.raises(ValueError, match="net.weights holds the weights of another network"):
             load(other, tmp_path / "net.weights")
+
+
+def test_a_much_deeper_net_is_refused_in_few_words(tmp_path: Path) -> None:
+    save(resnet(8), tmp_path / "net.weights")
+    with pytest.raises(ValueError, match=r"another network \(.*stage1\.block2.* \.\.\.\): build the network that it was") as refusal:
+        load(resnet(110), tmp_path / "net.weights")
+    assert len(str(refusal.value)) < 500 + len(str(tmp_path))

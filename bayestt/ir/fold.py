@@ -48,10 +48,15 @@ def _without_views(graph: Graph) -> Graph:
 
 def _apart(graph: Graph, op: Op, renamed: Mapping[str, Axes]) -> bool:
     """Whether the axes that meet in an op are still different ones after renaming, and each one under a window still one."""
-    under = [axis for window in op.window for axis in (window.axis, window.out, window.tap)]
+    under = _under_windows(op)
     axes = {*under, *(axis for name in (op.name, *op.args) for axis in graph[name].axes)}
     made = [piece for axis in axes for piece in renamed.get(axis, (axis,))]
     return len(set(made)) == len(made) and all(len(renamed.get(axis, (axis,))) == 1 for axis in under)
+
+
+def _under_windows(op: Op) -> Axes:
+    """All axes that an op's windows name."""
+    return tuple(axis for window in op.window for axis in (window.axis, window.out, window.tap))
 
 
 def _refinement(left: Axes, right: Axes, size: Mapping[str, int]) -> tuple[dict[str, Axes], dict[str, int]] | None:
@@ -93,7 +98,10 @@ def _split(graph: Graph, renamed: Mapping[str, Axes], size: Mapping[str, int]) -
         return replace(window, axis=axis, out=out, tap=tap)
 
     sizes = {axis: extent for axis, extent in graph.size.items() if axis not in renamed} | dict(size)
-    ops = tuple(replace(op, axes=refined(op.axes), window=tuple(map(under, op.window))) for op in graph.ops)
+    ops = tuple(
+        replace(op, axes=refined(op.axes), window=tuple(map(under, op.window))) if renamed.keys() & {*op.axes, *_under_windows(op)} else op
+        for op in graph.ops
+    )
     consts = {op.name: graph.consts[op.name].reshape([sizes[axis] for axis in op.axes]) for op in ops if op.kind == "CONST"}
     return Graph(ops, sizes, consts)
 
@@ -155,7 +163,7 @@ def _rewritten(graph: Graph, changed: dict[str, Op], same: Mapping[str, str], co
     """The graph with other ops and constants in place of those of their names, and without ops that are the `same` as another."""
     changed = changed | {name: replace(graph[name], axes=axes) for name, (axes, _) in consts.items()}
     kept = [changed.get(op.name, op) for op in graph.ops if op.name not in same]
-    renamed = tuple(replace(op, args=tuple(same.get(name, name) for name in op.args)) for op in kept)
+    renamed = tuple(replace(op, args=tuple(same.get(name, name) for name in op.args)) if same.keys() & {*op.args} else op for op in kept)
     return Graph(renamed, graph.size, {**graph.consts, **{name: array for name, (_, array) in consts.items()}})
 
 

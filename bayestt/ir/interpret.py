@@ -38,7 +38,11 @@ def _check(graph: Graph, x: np.ndarray) -> None:
     """Refuse images that a graph can't take."""
     features = int(np.prod(graph.shape(graph.input.axes[1:])))
     if not len(x) or np.prod(x.shape[1:]) != features:
-        raise ValueError(f"images of shape {x.shape}: the graph takes at least one, of {features} numbers each")
+        sizes = ", ".join(f"{axis} {graph.size[axis]}" for axis in graph.input.axes[1:])
+        raise ValueError(
+            f"images of shape {x.shape}: the graph takes at least one, of {features} numbers each ({sizes}): "
+            "give images like those for which the net was traced"
+        )
     if graph.integer:
         low, high = graph.input.format.low, graph.input.format.high
         if not np.issubdtype(x.dtype, np.integer) or x.min() < low or x.max() > high:

@@ -39,6 +39,7 @@ class TensorizedConv2d(nn.Module):
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.dilation, self.padding_mode = conv.stride, conv.padding, conv.dilation, padding_mode
         self.window, self.recompute = Window(conv.stride, conv.dilation, _border(conv), padding_mode), recompute
+        self.least = _least(self.window, kernel_size)
         add_parameters(self, form, 1 / sqrt(3 * form.shape[1]) if std is None else std, bias)
 
     @property
@@ -49,8 +50,9 @@ class TensorizedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 3:
             return self(x[None])[0]
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"images of shape {tuple(x.shape)}: this convolution takes (n, {self.in_channels}, height, width)")
+        if x.dim() != 4 or x.shape[1] != self.in_channels or x.shape[2] < self.least[0] or x.shape[3] < self.least[1]:
+            wanted = "(n, {}, height, width) of at least {} x {} pixels".format(self.in_channels, *self.least)
+            raise ValueError(f"images of shape {tuple(x.shape)}: this convolution takes {wanted}, give such or another kernel")
         cores = self.cores
         gradients = contract.needed(x, cores)
         convolution = plan_conv(self.form, self.window, x, gradients)
@@ -103,6 +105,13 @@ def _kernel_shape(form: Factorization) -> tuple[int, int, tuple[int, int]]:
     rows, cols = form.shape
     kernel_size = form.size.get("kh", 1), form.size.get("kw", 1)
     return rows, cols // prod(kernel_size), kernel_size
+
+
+def _least(window: Window, kernel_size: tuple[int, int]) -> tuple[int, int]:
+    """The height and the width of the smallest image on which a kernel can be laid."""
+    left, right, top, bottom = window.border
+    reach = [spread * (taps - 1) + 1 for spread, taps in zip(window.dilation, kernel_size, strict=True)]
+    return max(reach[0] - top - bottom, 1), max(reach[1] - left - right, 1)
 
 
 def _border(conv: nn.Conv2d) -> tuple[int, int, int, int]:

@@ -2,7 +2,8 @@
 
 import operator
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from math import prod
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ from bayestt.nets import draw
 from bayestt.nets.draw import IMAGE_AXES, Pair, Sheet, Value
 
 KNOWN = "use convolutions, linear layers, batch-norm, ReLU, pooling, sums, means, slices, padding, and changes of shape"
+SAME = "a Graph computes the same for every image, decide by what is known when the net is made"
 BATCH = "n"
 """Stands for the number of images where a forward asks for it: `x.view(x.size(0), -1)`."""
 
@@ -30,7 +32,8 @@ def trace(net: nn.Module, example: Tensor) -> Graph:
     if len(shape) not in IMAGE_AXES:
         raise ValueError(f"example images of shape {shape}: expected 1 to 3 axes after the batch")
     whole = net if list(net.children()) else nn.Sequential(OrderedDict(layer=net))
-    nodes = _Tracer().trace(whole)
+    with _followed("the network"):
+        nodes = _Tracer().trace(whole)
     nodes.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
     sheet = Sheet()
     axes = IMAGE_AXES[len(shape)]
@@ -55,6 +58,10 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
         return _factorized(module) or super().is_leaf_module(module, path)
 
+    def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
+        with _followed(self.path_of_module(m)):
+            return super().call_module(m, forward, args, kwargs)
+
     def to_bool(self, obj: fx.Proxy) -> NoReturn:
         self._refuse("branches on", obj)
 
@@ -63,7 +70,16 @@ class _Tracer(fx.Tracer):
 
     def _refuse(self, does: str, obj: fx.Proxy) -> NoReturn:
         path = self.scope.module_path or "the network"
-        raise ValueError(f"{path}: its forward {does} its data or their shape ({obj.node.name}): a Graph computes the same for every image")
+        raise ValueError(f"{path}: its forward {does} its data or their shape ({obj.node.name}): {SAME}")
+
+
+@contextmanager
+def _followed(path: str) -> Iterator[None]:
+    """Say which module's forward wants a number where a tracer has none: `len(x)`, `int(x.sum())`."""
+    try:
+        yield
+    except (RuntimeError, TypeError) as fault:
+        raise ValueError(f"{path}: its forward can't be followed ({str(fault).split('. ')[0]}): {SAME}") from fault
 
 
 def _drawn(node: fx.Node, net: nn.Module, made: Mapping[fx.Node, Any], sheet: Sheet) -> Any:

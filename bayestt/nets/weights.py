@@ -1,6 +1,7 @@
 """A network's weights in one file, without pickle; a pruned network's too."""
 
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from torch import nn
@@ -21,6 +22,6 @@ def load(net: nn.Module, path: str | Path) -> nn.Module:
     try:
         net.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     except RuntimeError as fault:
-        why = " ".join(str(fault).split())
+        why = shorten(str(fault), 300, placeholder=" ...")
         raise ValueError(f"{path} holds the weights of another network ({why}): build the network that it was saved from") from fault
     return net
