@@ -200,7 +200,8 @@ def _lane(nest: Nest, arch: Arch) -> Loop:
     }
     for what, (found, expected) in facts.items():
         if found != expected:
-            raise ValueError(f"nest {nest.name!r} has {what} {found}, expected {expected}: lower the graph with Arch.tile")
+            mend = "quantize activations to so many or change Arch.data_bits" if what == "result bits" else "lower the graph with Arch.tile"
+            raise ValueError(f"nest {nest.name!r} has {what} {found}, expected {expected}: {mend}")
     if nest.maximum and arch.acc_bits < (wide := arch.data_bits + arch.weight_bits):
         raise ValueError(f"nest {nest.name!r} compares products of {wide} bits, expected at most {arch.acc_bits}: raise Arch.acc_bits")
     if not 0 <= nest.shift <= 31:

@@ -72,7 +72,7 @@ def test_loops_that_find_no_level_are_unrolled() -> None:
         ({"score_depth": 17}, "18 words of score memory and the Arch has 17: raise Arch.score_depth to 18"),
         ({"weight_bits": 4}, "weights go from -9 to -9, expected -8 to 7"),
         ({"acc_bits": 31}, "nest 'first' has accumulator bits 32, expected 31"),
-        ({"data_bits": 7}, "nest 'first' has result bits 8, expected 7"),
+        ({"data_bits": 7}, "nest 'first' has result bits 8, expected 7: quantize activations to so many or change"),
         ({"rows": 4}, "runs 2 images at once, expected 4: lower the graph with Arch.tile"),
         ({"lanes": 1}, "nest 'first' has lanes 2, expected 1"),
         ({"lanes": 3}, "8 weights do not fill words of 3: lower the graph with Arch.tile"),

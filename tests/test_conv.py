@@ -7,7 +7,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -58,6 +58,8 @@ def convolutions(draw: st.DrawFn) -> nn.Conv2d:
 
 
 @settings(max_examples=15)
+@example(nn.Conv2d(6, 8, (2, 3), padding="same", dilation=(3, 1)), "tucker")
+@example(nn.Conv2d(6, 8, (3, 2), padding="same", padding_mode="reflect"), "tensor_train")
 @given(convolutions(), st.sampled_from(["tensor_train", "tucker", "tt_matrix"]))
 def test_at_full_ranks_it_is_the_convolution_it_came_from(conv: nn.Conv2d, name: str) -> None:
     x = torch.randn(2, 6, 8, 9)

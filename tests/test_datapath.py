@@ -192,6 +192,7 @@ def test_cycles_of_segments_and_of_copies_by_hand() -> None:
     simulation = simulate(program, x)
     assert simulation.y.tolist() == x.tolist()
     assert simulation.cycles == (one_batch, one_batch)
+    assert simulate(program, x, [0, 2, 1]).y.tolist() == x.tolist()
 
 
 def _run(machine: Datapath, *benches) -> None:

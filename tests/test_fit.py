@@ -173,6 +173,7 @@ def test_a_gradient_that_is_none_names_its_site() -> None:
         ({"precision": "fp16"}, "precision is fp16, expected fp32 or bf16"),
         ({"batches": Batches(np.zeros((9, 3, 8, 8), np.float32), np.zeros(9, int))}, r"the net takes no images of shape \(3, 8, 8\)"),
         ({"batches": Batches(DATA.train.images, DATA.train.labels + 3)}, "training labels go from 3 to 18 and the net scores 16 classes"),
+        ({"validation": (np.zeros((9, 5), np.float32), np.zeros(9, int))}, r"the net takes no images of shape \(5,\)"),
         ({"validation": (VALIDATION[0], VALIDATION[1] - 99)}, "validation labels go from -9"),
         ({"validation": (VALIDATION[0][:0], VALIDATION[1][:0])}, "there are no validation images: give at least one"),
     ],

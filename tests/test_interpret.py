@@ -104,6 +104,12 @@ def test_sums_that_do_not_fit_in_small_floats_are_exact_too(bits: int, weight: i
     assert interpret(graph, x).tolist() == [exact(graph, image.tolist()) for image in x]
 
 
+def test_sums_over_axes_that_no_constant_has_are_exact_too() -> None:
+    graph = written("x INPUT n h w @ 8/0\nk CONST @ 8/0\ny CONTRACT n < x k @ 32/0", h=33, w=35)
+    graph = verify(Graph(graph.ops, graph.size, {"k": np.array(127)}))
+    assert interpret(graph, np.full((1, 33, 35), -127)).tolist() == [[-127 * 127 * 33 * 35]]
+
+
 def test_a_value_is_forgotten_once_it_is_not_read_any_more() -> None:
     """A chain of large images: all of them together are many times what is held at once."""
     text = "x INPUT n h\n" + "".join(f"r{k} RELU n h < {f'r{k - 1}' if k else 'x'}\n" for k in range(50))

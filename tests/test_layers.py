@@ -49,6 +49,7 @@ def test_every_op_of_the_integer_graph_finds_its_layer() -> None:
     found = {op.name: layer_of(integer, op.name, known) for op in integer.ops[1:] if op.kind != "CONST"}
     assert set(found.values()) == set(known) and len(known) == 8
     assert found["stage3.down.relu1"] == "stage3.down.conv1" and found["pool"] == found["stage3.down.relu2"] == "stage3.down.conv2"
+    assert layer_of(integer, "fc.2.step1", [*known, "fc.2"]) == "fc.2"
     with pytest.raises(ValueError, match="comes after no layer of"):
         layer_of(integer, "x", known)
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.multiprocessing import spawn
 
 from bayestt.algebra.formats import Form
+from bayestt.bayes import budget as budgets
 from bayestt.bayes import fit as fitting
 from bayestt.bayes.batches import Batches
 from bayestt.bayes.budget import Budget
@@ -23,7 +24,7 @@ from bayestt.bayes.guide import mean_field, point
 from bayestt.bayes.model import Model, categorical, model
 from bayestt.bayes.posterior import Posterior
 from bayestt.bayes.prior import log_uniform
-from bayestt.bayes.processes import agreed, average, count, decided, first, part, together, wait
+from bayestt.bayes.processes import agreed, average, count, decided, first, follow, part, together, wait
 from bayestt.bayes.svgd import particles
 from bayestt.bayes.teacher import Teacher
 from bayestt.data.augment import CropAndFlip
@@ -69,8 +70,12 @@ def both(rank: int, port: int, folder: Path) -> None:
     with together():
         found = {name: numbers(learned(name)).tolist() for name in MAKE}
         found["pieces"] = pieces(rank)
-        budget = {"budget": Budget(900, 1, 3), "norm": True}
-        found["whole"] = contents(learned("point", checkpoint=folder / "whole", **budget))
+        budget = {"budget": Budget(600, 1, 3), "norm": True}
+        whole = learned("point", checkpoint=folder / "whole", **budget)
+        found["whole"], found["ranks"] = contents(whole), dict(whole.history[-1].ranks)
+        budgets.survivors, survivors = (lambda *_, **__: {}) if rank else budgets.survivors, budgets.survivors
+        found["undecided"] = contents(learned("point", **budget))
+        budgets.survivors = survivors
         interrupt_at(7)
         found["interrupt"] = refused(lambda: learned("point", checkpoint=folder / "twice", **budget))
         found["resumed"] = contents(learned("point", checkpoint=folder / "twice", **budget))
@@ -90,7 +95,9 @@ def pieces(rank: int) -> list:
     wait()
     agreed(16 * "f")
     means = [tensor.tolist() for tensor in tensors]
-    return [count(), first(), part(torch.arange(6)).tolist(), means, decided(rank == 0), decided(rank == 1)]
+    own = torch.full((2,), rank)
+    follow(own)
+    return [count(), first(), part(torch.arange(6)).tolist(), means, decided(rank == 0), decided(rank == 1), own.tolist()]
 
 
 def refused(work: Callable[[], object]) -> str:
@@ -129,6 +136,7 @@ def test_alone_there_is_nothing_to_share() -> None:
     with together():
         tensor = torch.ones(3)
         average([tensor])
+        follow(tensor)
         wait()
         agreed("anything")
         assert count() == 1 and first() and part(tensor) is tensor and tensor.tolist() == [1, 1, 1]
@@ -137,8 +145,8 @@ def test_alone_there_is_nothing_to_share() -> None:
 
 def test_two_share_what_they_have(findings: list[dict]) -> None:
     mean = [0.5, [[1.5, 1.5], [1.5, 1.5]]]
-    assert findings[0]["pieces"] == [2, True, [0, 1, 2], mean, True, False]
-    assert findings[1]["pieces"] == [2, False, [3, 4, 5], mean, True, False]
+    assert findings[0]["pieces"] == [2, True, [0, 1, 2], mean, True, False, [0, 0]]
+    assert findings[1]["pieces"] == [2, False, [3, 4, 5], mean, True, False, [0, 0]]
 
 
 @pytest.mark.parametrize("make", MAKE)
@@ -148,6 +156,12 @@ def test_two_take_the_steps_of_one_with_whole_batches(make: str, findings: list[
     assert findings[0][make] == findings[1][make]
     np.testing.assert_allclose(findings[0][make], alone, rtol=1e-6, atol=1e-9)
     assert np.abs(alone - numbers(learned(make, epochs=1))).max() > 1e-2
+
+
+def test_the_first_decides_for_two_what_a_budget_cuts(findings: list[dict]) -> None:
+    """The second would cut nothing."""
+    for found in findings:
+        assert found["undecided"] == found["whole"] and found["ranks"]["fc1.r1"] < 4
 
 
 def test_two_resume_to_the_same_bytes(findings: list[dict]) -> None:

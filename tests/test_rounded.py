@@ -6,9 +6,11 @@ import torch
 from graphs import features, float_graphs, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from bayestt.algebra.fixed import Fixed, dequantize
 from bayestt.algebra.fixed import quantize as integers
+from bayestt.algebra.formats import Form
 from bayestt.bayes.batches import Batches
 from bayestt.bayes.fit import fit
 from bayestt.bayes.guide import point
@@ -19,33 +21,40 @@ from bayestt.ir.graph import Graph, Op, Window, verify
 from bayestt.ir.interpret import interpret
 from bayestt.ir.quantize import quantize
 from bayestt.nets.rounded import Rounded
+from bayestt.nets.tensorize import tensorize
+from bayestt.nets.trace import trace
 
 LAYERS = "x INPUT n h\nw CONST h i\ny CONTRACT n i < x w\nb CONST i\nz ADD n i < y b\nr RELU n i < z\nv CONST i k\ns CONTRACT n k < r v"
 
 
-def as_net(graph: Graph) -> Rounded:
-    """The network of an integer graph, its constants what their integers stand for."""
-    return Rounded(graph, {name: dequantize(const, graph[name].format) for name, const in graph.consts.items()}).double()
+@pytest.fixture(autouse=True, scope="module")
+def exact():
+    """Numbers that hold every integer."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
-def agree(graph: Graph, x: np.ndarray) -> bool:
-    """Whether the network's scores of integer images are exactly the graph's."""
-    images = torch.tensor(dequantize(x, graph.input.format))
-    return (as_net(graph)(images).detach().numpy() == dequantize(interpret(graph, x), graph.output.format)).all()
+def agree(net: Rounded, x: np.ndarray) -> bool:
+    """Whether the network's scores of integer images are exactly its graph's."""
+    graph, images = net.integer, torch.tensor(dequantize(x, net.integer.input.format))
+    return (net(images).detach().numpy() == dequantize(interpret(graph, x), graph.output.format)).all()
 
 
 @settings(max_examples=60)
 @given(graph=float_graphs(), seed=st.integers(0, 99), weight_bits=st.sampled_from([2, 4, 8]))
 def test_it_is_the_integer_graph(graph: Graph, seed: int, weight_bits: int) -> None:
     random = np.random.default_rng(seed)
-    integer = quantize(fold(graph), random.uniform(-1, 1, (6, features(graph))), weight_bits)
+    folded = fold(graph)
+    integer = quantize(folded, random.uniform(-1, 1, (6, features(graph))), weight_bits)
     low, high = integer.input.format.low, integer.input.format.high
-    assert agree(integer, random.integers(low, high + 1, (4, features(graph))))
+    x, net = random.integers(low, high + 1, (4, features(graph))), Rounded(integer, folded.consts)
+    assert agree(net, x) and all((net.graph().consts[name] == const).all() for name, const in integer.consts.items())
 
 
 axes = st.tuples(*(st.integers(low, high) for low, high in ((5, 9), (1, 3), (1, 2), (1, 2), (0, 1))))
 """Extent, taps, stride, dilation, padding of an axis."""
-KINDS = ["kernel", "taps alone", "no constant", "MAX"]
+KINDS = ["kernel", "a kernel for each channel", "taps alone", "no constant", "MAX"]
 
 
 @settings(max_examples=60)
@@ -63,18 +72,28 @@ def test_through_windows_too(spatial: list[tuple[int, ...]], kind: str, seed: in
         windows.append(Window(f"h{k}", f"y{k}", f"kh{k}", stride, dilation, padding))
     taps, outs = (tuple(getattr(window, which) for window in windows) for which in ("tap", "out"))
     x = Op("x", "INPUT", ("n", "c", *(window.axis for window in windows)), format=Fixed(8, 7))
-    kernel = Op("k", "CONST", ("o", *taps, "c") if kind == "kernel" else taps, format=Fixed(8, 5))
-    consts = {"k": random.integers(-128, 128, [size[axis] for axis in kernel.axes])} if kind in ("kernel", "taps alone") else {}
-    made = ("n", *outs, "o") if kind == "kernel" else ("n", "c", *outs)
+    kernels = {"kernel": ("o", *taps, "c"), "a kernel for each channel": ("o", *taps, "c"), "taps alone": taps}
+    kernel = Op("k", "CONST", kernels.get(kind, ()), format=Fixed(8, 5))
+    consts = {"k": random.integers(-128, 128, [size[axis] for axis in kernel.axes])} if kind in kernels else {}
+    made = {"kernel": ("n", *outs, "o"), "a kernel for each channel": ("n", "o", *outs, "c")}.get(kind, ("n", "c", *outs))
     format = Fixed(8, 7) if kind == "MAX" else Fixed(32, 12 if consts else 7)
     y = Op("y", "MAX" if kind == "MAX" else "CONTRACT", made, ("x", *consts), format, window=tuple(windows))
     graph = verify(Graph((x, *([kernel] if consts else []), y), size, consts))
-    assert agree(graph, random.integers(-128, 128, (3, features(graph))))
+    assert agree(Rounded(graph, {}), random.integers(-128, 128, (3, features(graph))))
+
+
+@pytest.mark.parametrize("form", ["cp", "tucker", "tensor_train", "tt_matrix"])
+def test_tensorized_convolutions_too(form: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, (2, 3), stride=2), nn.Flatten())
+    folded = fold(trace(tensorize(net, {"0": Form(form, 2, (2, 2), (2, 2)), "3": Form(form, 3)}), torch.zeros(1, 4, 6, 7)))
+    integer = quantize(folded, np.random.default_rng(0).uniform(-1, 1, (6, 4, 6, 7)))
+    assert agree(Rounded(integer, folded.consts), np.random.default_rng(1).integers(-128, 128, (3, 4, 6, 7)))
 
 
 def test_gradients_pass_a_rounding_and_stop_where_it_saturates() -> None:
     graph = quantize(written(LAYERS, h=4, i=3, k=2), np.random.default_rng(0).uniform(-1, 1, (20, 4)))
-    net = as_net(graph)
+    net = Rounded(graph, {})
     weight = net.constants[net.names.index("v")]
     with torch.no_grad():
         weight[0] = 2 * dequantize(np.array(graph["v"].format.high), graph["v"].format)
@@ -84,7 +103,7 @@ def test_gradients_pass_a_rounding_and_stop_where_it_saturates() -> None:
 
 def test_its_graph_has_the_constants_as_they_are_now() -> None:
     graph = quantize(written(LAYERS, h=4, i=3, k=2), np.random.default_rng(0).uniform(-1, 1, (20, 4)))
-    net = as_net(graph)
+    net = Rounded(graph, {})
     assert all((net.graph().consts[name] == const).all() for name, const in graph.consts.items())
     step = 2.0 ** -graph["w"].format.frac
     with torch.no_grad():
@@ -92,28 +111,13 @@ def test_its_graph_has_the_constants_as_they_are_now() -> None:
     assert (net.graph().consts["w"] == np.maximum(graph.consts["w"] - 1, graph["w"].format.low)).all()
 
 
-@settings(max_examples=20)
-@given(graph=float_graphs(), seed=st.integers(0, 99))
-def test_before_learning_on_it_gives_back_the_integer_graph(graph: Graph, seed: int) -> None:
-    graph = fold(graph)
-    integer = quantize(graph, np.random.default_rng(seed).uniform(-1, 1, (6, features(graph))), weight_bits=3)
-    # As exact as the graphs that are quantized.
-    torch.set_default_dtype(torch.float64)
-    try:
-        again = Rounded(integer, {name: graph.consts[name] for name in integer.consts}).graph()
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert all((again.consts[name] == const).all() for name, const in integer.consts.items())
-
-
-def test_the_number_just_below_a_half_is_rounded_down_in_float32() -> None:
-    integer = quantize(written(LAYERS, h=4, i=3, k=2), np.random.default_rng(0).uniform(-1, 1, (20, 4)))
-    below = np.full((3, 2), np.nextafter(np.float32(0.5), np.float32(0))) * 2.0 ** -integer["v"].format.frac
-    net = Rounded(integer, {**{name: np.zeros(const.shape) for name, const in integer.consts.items()}, "v": below})
-    assert (net.graph().consts["v"] == 0).all()
+def test_the_number_just_below_a_half_is_rounded_down_in_float32_too() -> None:
+    net = Rounded(quantize(written(LAYERS, h=4, i=3, k=2), np.random.default_rng(0).uniform(-1, 1, (20, 4))), {}).float()
     with torch.no_grad():
-        net.constants[net.names.index("b")].fill_(1)
-    assert (net(torch.zeros(1, 4)) == 0).all()
+        for constant in net.constants:
+            constant.fill_(1)
+        net.constants[net.names.index("v")].fill_(np.nextafter(np.float32(0.5), np.float32(0)) * 2.0 ** -net.integer["v"].format.frac)
+    assert (net.graph().consts["v"] == 0).all() and (net(torch.zeros(1, 4, dtype=torch.float32)) == 0).all()
 
 
 def test_learning_on_wins_back_what_few_bits_lost() -> None:
@@ -138,13 +142,13 @@ def test_what_is_no_integer_graph_is_refused() -> None:
     with pytest.raises(ValueError, match="computes in floats, expected integers"):
         Rounded(graph, graph.consts)
     integer = quantize(graph, np.random.default_rng(0).uniform(-1, 1, (20, 4)))
-    with pytest.raises(ValueError, match=r"constants \['w'\] have no array of their shape"):
+    with pytest.raises(ValueError, match=r"constants \['w'\] have arrays of another shape: give those of the float graph"):
         Rounded(integer, {**graph.consts, "w": np.zeros((1, 1))})
 
 
 def test_what_no_convolution_does_is_refused() -> None:
     size, window = {"c": 2, "h": 4, "kh": 3, "y": 2}, (Window("h", "y", "kh"),)
     x, k = Op("x", "INPUT", ("n", "c", "h"), format=Fixed(8, 0)), Op("k", "CONST", ("c", "kh"), format=Fixed(8, 0))
-    y = Op("y", "CONTRACT", ("n", "c", "y"), ("x", "k"), Fixed(32, 0), window=window)
-    with pytest.raises(ValueError, match="op 'y' reads through its windows what no convolution"):
-        as_net(verify(Graph((x, k, y), size, {"k": np.ones((2, 3), np.int64)})))(torch.zeros(1, 2, 4, dtype=torch.float64))
+    y = Op("y", "CONTRACT", ("n", "y", "kh"), ("x", "k"), Fixed(32, 0), window=window)
+    with pytest.raises(ValueError, match="op 'y' reads through its windows what no convolution .*: give a graph that `trace` has made"):
+        Rounded(verify(Graph((x, k, y), size, {"k": np.ones((2, 3), np.int64)})), {})(torch.zeros(1, 2, 4))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from bayestt.bayes.guide import mean_field, point
 from bayestt.bayes.model import categorical, model
@@ -30,3 +31,14 @@ def test_bfloat16_agrees_with_float32(net: str, make: str) -> None:
         slopes.append(next(guide.parameters()).grad)
     assert objectives[0] == pytest.approx(objectives[1], rel=5e-3) and objectives[0] != objectives[1]
     assert torch.cosine_similarity(*slopes, 0) > 0.99 and slopes[1].dtype == torch.float32
+
+
+def test_the_objective_of_bfloat16_scores_is_computed_in_float32() -> None:
+    torch.manual_seed(0)
+    believes = model(fc([48, 10]), log_uniform(), categorical, 1000)
+    x, labels, guide = torch.randn(64, 48), torch.randint(10, (64,)), point(believes)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        scores = believes.net(x)
+    assert scores.dtype == torch.bfloat16
+    objective = step(believes, guide, adam(believes, guide, 1e-3), x, labels, 0.0, 1.0, None, "bf16")
+    assert objective == pytest.approx(cross_entropy(scores.float(), labels).item(), rel=1e-6)

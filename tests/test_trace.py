@@ -22,7 +22,7 @@ class Written(nn.Module):
     def __init__(self, forward: object) -> None:
         super().__init__()
         self.first, self.square, self.last = nn.Linear(24, 6), nn.Linear(6, 6), nn.Linear(6, 5, bias=False)
-        self.relu, self.scale = nn.ReLU(), nn.Parameter(torch.ones(24))
+        self.relu, self.rectify, self.scale = nn.ReLU(), nn.ReLU(inplace=True), nn.Parameter(torch.ones(24))
         self._written = forward
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -86,11 +86,34 @@ class Residual(nn.Module):
         return self.last(functional.avg_pool2d(x, x.size()[2:]).view(x.size(0), -1))
 
 
-class Spoiling(nn.Module):
-    """A rectifier in place, whose operand is read again."""
+class OnlyInTraining(nn.Module):
+    """A forward of two modes."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.relu(x, inplace=True) + x
+        return x.tanh() if self.training else functional.relu(x, True)
+
+
+def spoiled(change: object, view: object = lambda x: x) -> Written:
+    """A network that changes its first result, or a view of it, in place, and reads it again as it was called before."""
+
+    def forward(net: Written, x: torch.Tensor) -> torch.Tensor:
+        kept = flat(net, x)
+        changed = change(net, view(kept))
+        return net.last(kept) if changed is None else net.last(changed.reshape(-1, 6)) + net.last(kept)
+
+    return Written(forward)
+
+
+def added_in_place(net: Written, x: torch.Tensor) -> torch.Tensor:
+    """A sum that takes the place of its first operand."""
+    x += net.square(x)
+    return x
+
+
+def set_to_zero(net: Written, x: torch.Tensor) -> torch.Tensor:
+    """What no tracing sees."""
+    x[:, 0] = 0
+    return x
 
 
 def projected(net: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
@@ -142,6 +165,8 @@ NETS = {
     "one rectifier twice": Written(lambda net, x: net.last(net.relu(net.square(net.relu(flat(net, x)))))),
     "one layer twice": Written(lambda net, x: net.last(net.square(torch.relu(net.square(flat(net, x)))))),
     "a dead end": Written(with_dead_end),
+    "in place": Written(lambda net, x: net.last(added_in_place(net, (y := flat(net, x)).relu_()).view(y.size(0), -1).relu_())),
+    "two modes": nn.Sequential(nn.Flatten(), nn.Linear(24, 6), OnlyInTraining(), nn.Linear(6, 3)),
 }
 
 
@@ -268,7 +293,16 @@ ODD = {
     "a forward that counts": (Written(lambda net, x: x if len(x) > 1 else x + x), r"the network: .* followed \('len' .*\): .* decide by"),
     "a forward that asks a number": (nn.Sequential(Written(lambda net, x: x if float(x.sum()) else x)), r"0: .* followed \(float\(\)"),
     "a forward that loops": (Written(lambda net, x: sum(row for row in x)), "the network: its forward loops over its data"),
-    "a rectifier that spoils a shortcut": (Spoiling(), "relu: changes in place what is read again"),
+    "a rectifier that spoils a shortcut": (spoiled(lambda net, x: functional.relu(x, inplace=True)), "relu: changes in place what is read"),
+    "the same by position": (spoiled(lambda net, x: functional.relu(x, True)), "relu: changes in place what is read again"),
+    "the same as a method": (spoiled(lambda net, x: x.relu_()), "relu_: changes in place what is read again"),
+    "a sum that spoils a shortcut": (spoiled(lambda net, x: x.add_(x)), "add_: changes in place what is read again"),
+    "the same as an operator": (spoiled(added_in_place), "iadd: changes in place what is read again"),
+    "a view that spoils": (spoiled(lambda net, x: x.relu_(), lambda x: x.unflatten(1, (2, 3))), "relu_: changes in place what is read"),
+    "a slice that spoils": (spoiled(lambda net, x: (x.relu_(), None)[1], lambda x: x[:, ::2]), "relu_: changes in place what is read"),
+    "a layer that spoils": (nn.Sequential(spoiled(lambda net, x: net.rectify(x))), "0.rectify: changes in place what is read again"),
+    "a layer that is made": (Written(lambda net, x: nn.ReLU()(x)), "can't be followed .*not installed as a submodule"),
+    "an item that is set": (Written(lambda net, x: set_to_zero(net, flat(net, x))), "can't be followed .*item assignment"),
     "dropout that never ends": (Written(lambda net, x: functional.dropout(flat(net, x))), "dropout has no counterpart"),
     "a multiple": (Written(lambda net, x: 2 * flat(net, x)), "mul has no counterpart"),
     "a list": (Written(lambda net, x: torch.cat([flat(net, x), flat(net, x)], 1)), "cat has no counterpart"),

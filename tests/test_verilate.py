@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from schedules import images, schedules
 from test_simulate import stalls
 
-from bayestt.ir.schedule import Schedule
+from bayestt.ir.nest import Loop, Nest
+from bayestt.ir.schedule import Layout, Schedule
 from hw.arch import Arch
 from hw.assemble import assemble
 from hw.cycles import cycles
@@ -48,6 +50,23 @@ def test_both_engines_give_the_same(schedule: Schedule, seed: int) -> None:
     compiled, simulated = (simulate(program, x, engine=engine) for engine in ("verilator", "amaranth"))
     assert (compiled.y == simulated.y).all()
     assert compiled.cycles == simulated.cycles
+
+
+def test_an_image_outside_comes_in_once_a_batch() -> None:
+    """It is written over, with itself backwards, in the first of two segments, and read again in the second."""
+    rows, words, zeros = COPYING.rows, 3, np.zeros(COPYING.lanes, np.int64)
+    images, walk = (Loop("n", rows, x=1, y=1),), (Loop("f", words, x=rows, y=rows),)
+    last = Nest(walk, (), images, words * rows, 0, 0, 0, bits=26, acc_bits=26, target="scores")
+    again = replace(last, x=0, y=words * rows, bits=7, source="external", target="data")
+    over = replace(again, outer=(Loop("f", words, x=-rows, y=rows),), x=(words - 1) * rows, y=0, source="data", target="external")
+    nests = (replace(again, y=0), over, *COPYING.code_depth * [again], last)
+    scores = Layout(0, ("n", "f"), (rows, words), (1, rows))
+    layout, sizes = {"x": replace(scores, memory="external"), "y": scores}, (2 * words * rows, words * rows, words * rows)
+    program = assemble(Schedule(nests, layout, rows, "x", "y", zeros + 1, zeros, *sizes), COPYING)
+    x = np.arange(7 * words).reshape(7, words)
+    assert len(program.segments) == 2 and (emulate(program, x) == x[:, ::-1]).all()
+    for engine in ("verilator", "amaranth"):
+        assert (simulate(program, x, engine=engine).y == x[:, ::-1]).all()
 
 
 @settings(max_examples=1)

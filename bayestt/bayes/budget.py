@@ -8,6 +8,7 @@ from torch import nn
 
 from bayestt.bayes.guide import Point
 from bayestt.bayes.layout import Layout
+from bayestt.bayes.processes import follow
 from bayestt.bayes.prune import check_room, survivors
 
 
@@ -58,5 +59,7 @@ def silence(net: nn.Module, layout: Layout, theta: nn.Parameter, optimizer: torc
             for k, axes in enumerate(form.cores):
                 if axis in axes:
                     weights[f"{name}.core{k}"].index_fill_(axes.index(axis), dead.nonzero().flatten().to(theta.device), 0.0)
+    # Processes on unlike machines may round norms differently, and must cut alike.
+    follow(alive)
     theta.mul_(alive)
     optimizer.state[theta]["exp_avg"].mul_(alive)

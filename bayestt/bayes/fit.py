@@ -151,11 +151,12 @@ class _Settings:
 
 def _check_classes(model: Model, batches: Batches, validation: Labelled, teacher: Teacher | None) -> None:
     """Refuse images that the net does not take, labels that it has no score for, and a teacher of other classes."""
-    try:
-        classes = predict(model.net, batches.images[:1]).shape[1]
-    except RuntimeError as fault:
-        why = str(fault).splitlines()[0]
-        raise ValueError(f"the net takes no images of shape {batches.images.shape[1:]} ({why}): build it for such images") from fault
+    for images in (validation[0], batches.images):
+        try:
+            classes = predict(model.net, images[:1]).shape[1]
+        except RuntimeError as fault:
+            why = str(fault).splitlines()[0]
+            raise ValueError(f"the net takes no images of shape {images.shape[1:]} ({why}): build it for such images") from fault
     if teacher and (told := predict(teacher.net, batches.images[:1]).shape[1]) != classes:
         raise ValueError(f"the teacher scores {told} classes and the net {classes}: give a teacher of the same classes")
     for name, labels in (("training", batches.labels), ("validation", validation[1])):

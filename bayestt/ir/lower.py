@@ -107,4 +107,3 @@ def _copied(
     """The nest that copies a box of a tensor: without reduce loops, as it sums nothing."""
     step = replace(bind_copy(group, tile, source.strides, target.strides), reduce=[])
     return cover(step, box, tile, {"x": source, **words, "y": target}, size)
-

@@ -12,16 +12,17 @@ from torch.nn.functional import conv1d, conv2d, max_pool1d, pad
 from bayestt.algebra.einsum import Axes, numbered
 from bayestt.algebra.fixed import Fixed, dequantize
 from bayestt.algebra.fixed import quantize as integers
-from bayestt.ir.graph import ACCUMULATOR_BITS, Graph, Op, Window
+from bayestt.ir.graph import Graph, Op, Window
 
 
 class Rounded(nn.Module):
     """What an integer graph computes, as floats: images (n, ...) -> scores (n, classes), every number that it rounds rounded alike.
 
-    Parameters are the graph's weights as they were before rounding, in `consts`, so that training moves them from one integer to another,
-    and the biases of the integer graph, which `quantize` has moved to make up for roundings. Gradients pass a rounding as if it were not
-    there, and stop where it saturates (straight-through: Bengio, Léonard & Courville 2013; Hubara et al. 2016). In float64 the scores are
-    exactly `interpret`'s; in float32, which holds integers to 2**24, nearly always.
+    Parameters are the graph's constants as they were in the float graph, `consts`, where they round to the same integers, and what these
+    stand for elsewhere, as in biases that `quantize` has moved: so training begins with the integer graph's own scores, and moves constants
+    from one integer to another. Gradients pass a rounding as if it were not there, and stop where it saturates (straight-through: Bengio,
+    Léonard & Courville 2013; Hubara et al. 2016). In float64 the scores are exactly `interpret`'s; in float32, which holds integers to
+    2**24, nearly always.
     """
 
     def __init__(self, graph: Graph, consts: Mapping[str, np.ndarray]) -> None:
@@ -30,11 +31,10 @@ class Rounded(nn.Module):
             raise ValueError("the graph computes in floats, expected integers: quantize it first")
         self.integer = graph
         self.names = [op.name for op in graph.ops if op.kind == "CONST"]
-        if missing := [name for name in self.names if name not in consts or consts[name].shape != graph.consts[name].shape]:
-            raise ValueError(f"constants {missing} have no array of their shape: give those of the float graph that was quantized")
-        biases = [name for name in self.names if graph[name].format.bits == ACCUMULATOR_BITS]
-        started = {**consts, **{name: dequantize(graph.consts[name], graph[name].format) for name in biases}}
-        self.constants = nn.ParameterList(torch.tensor(started[name], dtype=torch.get_default_dtype()) for name in self.names)
+        if odd := [name for name in self.names if name in consts and consts[name].shape != graph.consts[name].shape]:
+            raise ValueError(f"constants {odd} have arrays of another shape: give those of the float graph that was quantized")
+        starts = (_start(graph.consts[name], graph[name].format, consts.get(name)) for name in self.names)
+        self.constants = nn.ParameterList(torch.tensor(start, dtype=torch.get_default_dtype()) for start in starts)
 
     def forward(self, x: Tensor) -> Tensor:
         graph, values = self.integer, dict[str, Tensor]()
@@ -48,6 +48,12 @@ class Rounded(nn.Module):
         arrays = [constant.detach().cpu().double().numpy() for constant in self.constants]
         consts = {name: integers(array, self.integer[name].format) for name, array in zip(self.names, arrays, strict=True)}
         return replace(self.integer, consts=consts)
+
+
+def _start(const: np.ndarray, format: Fixed, before: np.ndarray | None) -> np.ndarray:
+    """What an integer constant starts from: the numbers before rounding where they become its integers."""
+    exact = dequantize(const, format)
+    return exact if before is None else np.where(integers(before, format) == const, before, exact)
 
 
 def _value(graph: Graph, op: Op, values: Mapping[str, Tensor], given: Tensor) -> Tensor:
@@ -96,23 +102,25 @@ def _convolved(graph: Graph, op: Op, args: Sequence[Tensor], axes: Sequence[Axes
     names, x = operands["x"]
     used, kernel = operands.get("kernel", ((), x.new_ones(())))
     places, taps, outs = (tuple(getattr(window, which) for window in op.window) for which in ("axis", "tap", "out"))
-    summed, made = (tuple(axis for axis in used if axis in whose and axis not in taps) for whose in (names, op.axes))
-    apart = tuple(axis for axis in names if axis not in (*summed, *places))
-    if set(summed) & set(made) or not set(apart) <= set(op.axes) or len(taps) > 2:
-        raise ValueError(
-            f"op {op.name!r} reads through its windows what no convolution of torch's can: fold the graph before it is quantized"
-        )
-    weight = _arranged(kernel, used, (*made, *summed, *taps)).expand([graph.size[axis] for axis in (*made, *summed, *taps)])
-    grid = _padded(_arranged(x, names, (*apart, *summed, *places)), op.window, graph, 0.0)
-    channels, extents = prod(graph.shape(summed)), grid.shape[-len(taps) :]
+    shared = tuple(axis for axis in used if axis in names)
+    summed, both = (tuple(axis for axis in shared if (axis in op.axes) == stays) for stays in (False, True))
+    made = tuple(axis for axis in used if axis not in (*shared, *taps))
+    apart = tuple(axis for axis in names if axis not in (*shared, *places))
+    if not {*made, *apart} <= {*op.axes} or {*taps} & {*op.axes} or len(taps) > 2:
+        raise ValueError(f"op {op.name!r} reads through its windows what no convolution of torch's can: give a graph that `trace` has made")
+    order = (*both, *made, *summed, *taps)
+    weight = _arranged(kernel, used, order).expand(graph.shape(order))
+    grid = _padded(_arranged(x, names, (*apart, *both, *summed, *places)), op.window, graph, 0.0)
+    groups, channels, extents = prod(graph.shape(both)), prod(graph.shape(summed)), grid.shape[-len(taps) :]
     y = (conv1d, conv2d)[len(taps) - 1](
-        grid.reshape(-1, channels, *extents),
+        grid.reshape(-1, groups * channels, *extents),
         weight.reshape(-1, channels, *graph.shape(taps)),
         stride=[window.stride for window in op.window],
         dilation=[window.dilation for window in op.window],
+        groups=groups,
     )
-    sizes = [len(x) if axis == "n" else graph.size[axis] for axis in (*apart, *made, *outs)]
-    return _arranged(y.reshape(sizes), (*apart, *made, *outs), op.axes)
+    kept = (*apart, *both, *made, *outs)
+    return _arranged(y.reshape([len(x) if axis == "n" else graph.size[axis] for axis in kept]), kept, op.axes)
 
 
 def _largest(graph: Graph, op: Op, x: Tensor, names: Axes) -> Tensor:

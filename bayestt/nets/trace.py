@@ -32,8 +32,8 @@ def trace(net: nn.Module, example: Tensor) -> Graph:
     if len(shape) not in IMAGE_AXES:
         raise ValueError(f"example images of shape {shape}: expected 1 to 3 axes after the batch")
     whole = net if list(net.children()) else nn.Sequential(OrderedDict(layer=net))
-    with _followed("the network"):
-        nodes = _Tracer().trace(whole)
+    nodes = _steps(whole)
+    _check_memory(nodes, whole)
     nodes.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
     sheet = Sheet()
     axes = IMAGE_AXES[len(shape)]
@@ -52,8 +52,18 @@ def trace(net: nn.Module, example: Tensor) -> Graph:
     return verify(Graph(tuple(sheet.ops), sheet.size, sheet.consts))
 
 
+class _Proxy(fx.Proxy):
+    """Stands for a tensor in a forward; torch's own takes `x += y` for `x = x + y`, which leaves what x was as it is."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
     """Sees every layer of torch and every tensorized layer as one piece, and says where a forward can't be seen at all."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
         return _factorized(module) or super().is_leaf_module(module, path)
@@ -75,18 +85,68 @@ class _Tracer(fx.Tracer):
 
 @contextmanager
 def _followed(path: str) -> Iterator[None]:
-    """Say which module's forward wants a number where a tracer has none: `len(x)`, `int(x.sum())`."""
+    """Say which module's forward does what a tracer can't see: `len(x)`, `int(x.sum())`, `x[0] = 1`, a layer made on the way."""
     try:
         yield
-    except (RuntimeError, TypeError) as fault:
+    except (NameError, RuntimeError, TypeError) as fault:
         raise ValueError(f"{path}: its forward can't be followed ({str(fault).split('. ')[0]}): {SAME}") from fault
+
+
+def _steps(net: nn.Module) -> fx.Graph:
+    """The steps of a network's forward in eval mode; the network is left in the mode in which it was."""
+    training = {layer: layer.training for layer in net.modules()}
+    try:
+        with _followed("the network"):
+            return _Tracer().trace(net.eval())
+    finally:
+        for layer, mode in training.items():
+            layer.training = mode
+
+
+def _check_memory(nodes: fx.Graph, net: nn.Module) -> None:
+    """Refuse a step that changes in place what a later one reads under another name: a Graph's values stay as they are."""
+    order = {node: number for number, node in enumerate(nodes.nodes)}
+    memory: dict[fx.Node, fx.Node] = {}
+    changed: dict[fx.Node, fx.Node] = {}
+    for node in nodes.nodes:
+        for read in node.all_input_nodes if node.target not in ("size", getattr) else ():
+            if order[read] < order[last := changed.get(memory[read], read)]:
+                path = _path(last, net)
+                raise ValueError(f"{path}: changes in place what is read again later: go on with what it returns, or give inplace=False")
+        changes = _changes(node, net)
+        shares = node.all_input_nodes and (changes or _what(node, net) in _VIEWS or node.target is operator.getitem)
+        memory[node] = memory[node.all_input_nodes[0]] if shares else node
+        if changes:
+            changed[memory[node]] = node
+
+
+def _changes(node: fx.Node, net: nn.Module) -> bool:
+    """Whether a step writes its result where its first operand was."""
+    if node.op == "call_module":
+        return getattr(net.get_submodule(node.target), "inplace", False)
+    in_place = node.kwargs.get("inplace", node.args[1:2] == (True,) and node.target is functional.relu)
+    return bool(in_place) or node.target is operator.iadd or node.op == "call_method" and node.target.endswith("_")
+
+
+def _what(node: fx.Node, net: nn.Module) -> Any:
+    """What a step calls: a type of layer, Factorization for a tensorized one, a function, or the name of a method."""
+    if node.op != "call_module":
+        return node.target
+    layer = net.get_submodule(node.target)
+    return Factorization if _factorized(layer) else type(layer)
+
+
+def _path(node: fx.Node, net: nn.Module) -> str:
+    """A step's layer, or its own name behind that of the module it is in."""
+    if node.op == "call_module":
+        return node.target
+    return ".".join([*list(node.meta.get("nn_module_stack", {}))[-1:], node.name])
 
 
 def _drawn(node: fx.Node, net: nn.Module, made: Mapping[fx.Node, Any], sheet: Sheet) -> Any:
     """The value of one step, its ops drawn; what is no tensor is computed. A layer's second use is named after it too: `fc1`, `fc1.2`."""
     layer = net.get_submodule(node.target) if node.op == "call_module" else None
-    path = node.target if layer is not None else ".".join([*list(node.meta.get("nn_module_stack", {}))[-1:], node.name])
-    what = node.target if layer is None else Factorization if _factorized(layer) else type(layer)
+    path, what = _path(node, net), _what(node, net)
     if node.op in ("placeholder", "get_attr"):
         raise ValueError(f"{path}: {node.target} is read as it is: a network reads one image, and its parameters within layers")
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), made.__getitem__)
@@ -96,11 +156,9 @@ def _drawn(node: fx.Node, net: nn.Module, made: Mapping[fx.Node, Any], sheet: Sh
         return what(*args, **kwargs)
     taken = {op.name for op in sheet.ops}
     name = next(name for k in count(1) if (name := path if k == 1 else f"{path}.{k}") not in taken)
-    drawing = (_LAYERS if layer is not None else _FUNCTIONS).get(what)
+    drawing = _same(_VIEWS[what]) if what in _VIEWS else (_LAYERS if layer is not None else _FUNCTIONS).get(what)
     if drawing is None:
         raise ValueError(f"{path}: {getattr(what, '__name__', what)} has no counterpart in a Graph: {KNOWN}")
-    if (getattr(layer, "inplace", False) or kwargs.get("inplace")) and any(user not in made for user in node.args[0].users if user != node):
-        raise ValueError(f"{path}: changes in place what is read again later: give inplace=False")
     try:
         return drawing(sheet, name, *([layer] if layer is not None else []), *args, **kwargs)
     except (TypeError, ValueError) as fault:
@@ -239,6 +297,15 @@ def _same(change: Callable[..., Value]) -> Callable[..., Value]:
     return lambda sheet, name, *args, **kwargs: change(*args, **kwargs)
 
 
+_VIEWS: dict[Callable | str, Callable[..., Value]] = {
+    nn.Flatten: lambda layer, x: _flattened(x, layer.start_dim, layer.end_dim),
+    nn.Unflatten: lambda layer, x: _unflattened(x, layer.dim, layer.unflattened_size),
+    **dict.fromkeys((nn.Identity, nn.Dropout, nn.Dropout2d), lambda layer, x: x),
+    **dict.fromkeys((torch.flatten, "flatten"), _flattened),
+    **dict.fromkeys((torch.unflatten, "unflatten"), _unflattened),
+    **dict.fromkeys((torch.reshape, "reshape", "view"), _reshaped),
+}
+"""What shows the same memory, if under another shape."""
 _LAYERS: dict[type, Callable[..., Value]] = {
     **dict.fromkeys((nn.Linear, nn.Conv2d, Factorization), _contraction),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), lambda sheet, name, layer, x: draw.normalized(sheet, name, x, layer)),
@@ -251,9 +318,6 @@ _LAYERS: dict[type, Callable[..., Value]] = {
     ),
     nn.AdaptiveAvgPool2d: lambda sheet, name, layer, x: _averaged_to(sheet, name, x, layer.output_size),
     nn.ZeroPad2d: lambda sheet, name, layer, x: _padded(sheet, name, x, layer.padding),
-    nn.Flatten: _same(lambda layer, x: _flattened(x, layer.start_dim, layer.end_dim)),
-    nn.Unflatten: _same(lambda layer, x: _unflattened(x, layer.dim, layer.unflattened_size)),
-    **dict.fromkeys((nn.Identity, nn.Dropout, nn.Dropout2d), _same(lambda layer, x: x)),
 }
 _FUNCTIONS: dict[Callable | str, Callable[..., Any]] = {
     **dict.fromkeys((torch.relu, functional.relu, "relu", "relu_"), lambda sheet, name, x, inplace=False: draw.rectified(sheet, name, x)),
@@ -265,7 +329,4 @@ _FUNCTIONS: dict[Callable | str, Callable[..., Any]] = {
     functional.pad: _padded,
     operator.getitem: _sliced,
     **dict.fromkeys(("size", getattr), _shape),
-    **dict.fromkeys((torch.flatten, "flatten"), _same(_flattened)),
-    **dict.fromkeys((torch.unflatten, "unflatten"), _same(_unflattened)),
-    **dict.fromkeys((torch.reshape, "reshape", "view"), _same(_reshaped)),
 }
