@@ -6,14 +6,17 @@
 import argparse
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from bayestt.algebra.formats import Form
 from bayestt.bayes.guide import mean_field, point
 from bayestt.bayes.memory import keep_freed_memory
 from bayestt.bayes.model import Model, categorical, model
@@ -24,15 +27,13 @@ from bayestt.nets.resnet import resnet
 from bayestt.nets.tensorize import tensorize
 
 ROUNDS, IMAGES = 21, 45_000
-MODES = {"stage2.block*.conv?": ([4, 8], [4, 8]), "stage2.down.conv2": ([4, 8], [4, 8]), "stage3.down.conv1": ([4, 4, 4], [4, 8])}
-MODES |= {"stage3.*.conv?": ([4, 4, 4], [4, 4, 4])}
-"""Of the kernels that become tensor trains, by glob: those of out and in channels."""
+FORMS = Path(__file__).parent.parent / "conf" / "form" / "resnet_tensor_train.yaml"
 
 
 def built(depth: int, rank: int | None) -> torch.nn.Module:
     """The net, dense or with kernels as tensor trains of that rank."""
-    forms = {glob: Form("tensor_train", rank, *modes) for glob, modes in MODES.items()} if rank else {}
-    return tensorize(resnet(depth), forms)
+    forms = instantiate(OmegaConf.load(FORMS), _convert_="all") if rank else {}
+    return tensorize(resnet(depth), {glob: replace(form, rank=rank) for glob, form in forms.items()})
 
 
 def by_hand(net: torch.nn.Module, precision: str) -> Callable[[Tensor, Tensor], None]:

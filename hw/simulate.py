@@ -45,7 +45,7 @@ def simulate(program: Program, x: np.ndarray, pauses: Sequence[int] = (0,), engi
     if engine not in engines:
         raise ValueError(f"there is no engine {engine!r}, expected one of {', '.join(engines)}: choose one of these")
     groups = list(batches(check_images(x, program), program.arch.rows))
-    words, ends = engines[engine](program, [batch for batch, _ in groups], pauses)
+    words, ends = engines[engine](program, [batch for batch, _ in groups], pauses) if groups else ([], [])
     first = program.score.min()
     scores = [found[program.score - first, :count].T for found, (_, count) in zip(words, groups, strict=True)]
     return Simulation(np.concatenate([np.zeros((0, len(program.score)), np.int64), *scores]), tuple(np.diff(ends).tolist()))
