@@ -4,6 +4,7 @@
 """
 
 import argparse
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -33,7 +34,10 @@ FORMS = Path(__file__).parent.parent / "conf" / "form" / "resnet_tensor_train.ya
 def built(depth: int, rank: int | None) -> torch.nn.Module:
     """The net, dense or with kernels as tensor trains of that rank."""
     forms = instantiate(OmegaConf.load(FORMS), _convert_="all") if rank else {}
-    return tensorize(resnet(depth), {glob: replace(form, rank=rank) for glob, form in forms.items()})
+    with warnings.catch_warnings():
+        # Modes of 4 allow no more than rank 4.
+        warnings.simplefilter("ignore")
+        return tensorize(resnet(depth), {glob: replace(form, rank=rank) for glob, form in forms.items()})
 
 
 def by_hand(net: torch.nn.Module, precision: str) -> Callable[[Tensor, Tensor], None]:
