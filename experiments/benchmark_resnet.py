@@ -9,14 +9,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from turns import medians
 
 from bayestt.bayes.guide import mean_field, point
 from bayestt.bayes.memory import keep_freed_memory
@@ -62,8 +61,8 @@ def ours(of: Model, guide: torch.nn.Module, weight: float, precision: str) -> Ca
     return lambda x, labels: step(of, guide, optimizer, x, labels, weight, 1.0, None, precision)
 
 
-def medians(depth: int, rank: int | None, batch: int, precision: str) -> dict[str, float]:
-    """Milliseconds of every way to take a step; all take turns, and the first round does not count."""
+def steps(depth: int, rank: int | None, batch: int, precision: str) -> dict[str, float]:
+    """Milliseconds of every way to take a step."""
     nets = [model(built(depth, rank), log_uniform(), categorical, IMAGES) for _ in range(3)]
     ways = {
         "by hand": by_hand(built(depth, rank), precision),
@@ -72,16 +71,10 @@ def medians(depth: int, rank: int | None, batch: int, precision: str) -> dict[st
         "mean-field SVI by fit": ours(nets[2], mean_field(nets[2]), 1 / IMAGES, precision),
     }
     x = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    labels, milliseconds = torch.randint(10, (batch,)), {name: [] for name in ways}
     with ExitStack() as stack:
         for net in nets:
             stack.enter_context(learning(net.net))
-        for _ in range(ROUNDS):
-            for name, way in ways.items():
-                start = perf_counter()
-                way(x, labels)
-                milliseconds[name].append(1e3 * (perf_counter() - start))
-    return {name: median(times[1:]) for name, times in milliseconds.items()}
+        return medians(ways, ROUNDS, x, torch.randint(10, (batch,)))
 
 
 if __name__ == "__main__":
@@ -98,6 +91,6 @@ if __name__ == "__main__":
     print(f"ResNet-{given.depth}, {kernels}, batch {given.batch}, {given.threads} thread(s), torch {torch.__version__}; medians in turn\n")
     print("| precision | step | ms | images a second | / by hand |", "|" + " --- |" * 5, sep="\n")
     for precision in PRECISIONS:
-        took = medians(given.depth, given.rank, given.batch, precision)
+        took = steps(given.depth, given.rank, given.batch, precision)
         for name, each in took.items():
             print(f"| {precision} | {name} | {each:.1f} | {1e3 * given.batch / each:.0f} | {each / took['by hand']:.3f} |")

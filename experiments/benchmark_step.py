@@ -6,14 +6,13 @@ At the ranks that learning starts with and at ranks that pruning leaves, from wh
 import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
-from statistics import median
-from time import perf_counter
 
 import pyro
 import torch
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
+from turns import medians
 
 from bayestt.algebra.formats import Form
 from bayestt.bayes.guide import mean_field, point
@@ -94,8 +93,8 @@ def pyros(of: Model, guide: torch.nn.Module) -> Callable[[Tensor, Tensor], float
     return pyro.infer.SVI(of, guide, pyro.optim.Adam({"lr": 5e-3}), pyro.infer.Trace_ELBO()).step
 
 
-def medians(of: Model) -> dict[str, float]:
-    """Milliseconds of every way to take a step; all take turns, and the first round does not count."""
+def steps(of: Model) -> dict[str, float]:
+    """Milliseconds of every way to take a step."""
     pyro.clear_param_store()
     ways = {
         "MAP by hand": by_hand(of, spread=False),
@@ -106,14 +105,7 @@ def medians(of: Model) -> dict[str, float]:
         "mean-field SVI by Pyro": pyros(of, mean_field(of)),
         f"SVGD by fit, {PARTICLES} particles": ours(of, particles(of, PARTICLES)),
     }
-    x, labels = torch.randn(BATCH, 28, 28), torch.randint(10, (BATCH,))
-    milliseconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
-        for name, way in ways.items():
-            start = perf_counter()
-            way(x, labels)
-            milliseconds[name].append(1e3 * (perf_counter() - start))
-    return {name: median(times[1:]) for name, times in milliseconds.items()}
+    return medians(ways, ROUNDS, torch.randn(BATCH, 28, 28), torch.randint(10, (BATCH,)))
 
 
 if __name__ == "__main__":
@@ -126,7 +118,7 @@ if __name__ == "__main__":
     print(f"784-512-10 TT-matrix, batch {BATCH}, {torch.get_num_threads()} thread(s), torch {torch.__version__}; interleaved medians\n")
     print("| ranks | step | ms | / the same by hand | / MAP by fit |", "|" + " --- |" * 5, sep="\n")
     for ranks, sizes in RANKS.items():
-        took = medians(believed(sizes))
+        took = steps(believed(sizes))
         for name, each in took.items():
             hand = took.get(f"{name.split(' by ')[0]} by hand")
             print(f"| {ranks} | {name} | {each:.2f} | {f'{each / hand:.2f}' if hand else ''} | {each / took['MAP by fit']:.2f} |")

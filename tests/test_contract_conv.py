@@ -13,22 +13,12 @@ from torch.nn.functional import conv2d, pad
 
 from bayestt.algebra.factorization import dense
 from bayestt.algebra.formats import FORMATS, initial, tensor_train, tucker
-from bayestt.nets import contract, contract_conv
+from bayestt.nets import contract_conv
 from bayestt.nets.contract_conv import Window, chains, plan_conv
 
 PLAIN = Window((1, 1), (1, 1), (1, 1, 1, 1), "zeros")
 TRAIN = tensor_train((4, 2), (3, 2), 2, (3, 3))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def choices(tmp_path_factory):
-    """The file of choices, in a cache folder of the tests' own."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contract.pooch, "os_cache", lambda name: folder / name)
-        contract_conv._chosen.cache_clear()
-        yield folder / "bayestt" / "contract.json"
-        contract_conv._chosen.cache_clear()
+pytestmark = pytest.mark.usefixtures("conv_choices")
 
 
 def form_of(name, rank=3, taps=(3, 3)):
@@ -107,7 +97,7 @@ def test_channels_last_stays_and_autocast_agrees_with_float32(name, dtype):
         assert (y.double() - expected).norm() <= (1e-6 if dtype is torch.float32 else 0.02) * expected.norm()
 
 
-def test_the_quickest_is_chosen_remembered_and_made_again_without_measuring(choices, monkeypatch):
+def test_the_quickest_is_chosen_remembered_and_made_again_without_measuring(conv_choices, monkeypatch):
     (_, rebuild), *_ = chains(TRAIN, PLAIN).items()
 
     def slow(x, cores):
@@ -122,9 +112,9 @@ def test_the_quickest_is_chosen_remembered_and_made_again_without_measuring(choi
     assert plan_conv(TRAIN, window, x, "none") is slow
 
 
-def test_a_choice_is_made_for_a_power_of_two_of_images_of_one_size_dtype_and_memory_format(choices):
+def test_a_choice_is_made_for_a_power_of_two_of_images_of_one_size_dtype_and_memory_format(conv_choices):
     def known():
-        return len(json.loads(choices.read_text())) if choices.exists() else 0
+        return len(json.loads(conv_choices.read_text())) if conv_choices.exists() else 0
 
     x, before = images(3, 6, 5, 6, dtype=torch.float32), known()
     for same in (x, images(4, 6, 5, 6, dtype=torch.float32)):

@@ -21,23 +21,12 @@ from bayestt.bayes.model import categorical, model
 from bayestt.bayes.prior import Prior, gamma_product, log_uniform
 from bayestt.bayes.prune import prune, ranks
 from bayestt.data.planted import planted
-from bayestt.nets import contract, contract_conv
 from bayestt.nets.conv import TensorizedConv2d
 from bayestt.nets.tensorize import TensorizedLinear, tensorize, tensorized
 
 FORM = tensor_train((4, 2), (3, 2), 2, (3, 3))
 pairs = st.one_of(st.integers(1, 3), st.tuples(st.integers(1, 3), st.integers(1, 3)))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def choices(tmp_path_factory):
-    """Choices in a cache folder of the tests' own."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contract.pooch, "os_cache", lambda name: folder / name)
-        contract_conv._chosen.cache_clear()
-        yield
-        contract_conv._chosen.cache_clear()
+pytestmark = pytest.mark.usefixtures("conv_choices")
 
 
 def whole(name: str, taps: tuple[int, int]):

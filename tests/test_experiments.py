@@ -15,8 +15,8 @@ RESULTS = sorted((EXPERIMENTS / "results").glob("*.jsonl"))
 
 
 def test_no_script_is_forgotten() -> None:
-    """The pipeline's files and collect.py have tests of their own; all others run here."""
-    chain = {f"{name}.py" for name in ("pipeline", "learn", "deploy", "page", "watch", "collect")}
+    """The pipeline's files and collect.py have tests of their own; the benchmarks, and with them their clock, run here."""
+    chain = {f"{name}.py" for name in ("pipeline", "learn", "deploy", "page", "watch", "collect", "turns")}
     assert {path.name for path in EXPERIMENTS.glob("*.py")} == {*chain, *(path.name for path in BENCHMARKS)}
 
 
