@@ -75,6 +75,8 @@ def test_every_yaml_runs(group: str, choice: str, published_data: str, tmp_path:
     else:
         stop = "simulate" if whole else "posterior" if group == "posterior" else "train"
         cfg = composed(f"{group}={choice}", *overrides, f"stop={stop}", *(SMALL_CHAIN if whole else []), *(SMALL_RANKS if whole else []))
+    if cfg.teacher is not None and "fit" in cfg.teacher:
+        cfg.teacher.fit.epochs = 1
     pipeline.run(cfg, tmp_path)
     assert (tmp_path / f"{stop}.json").is_file()
 
