@@ -48,7 +48,7 @@ def accuracy_over_seeds(ours: Sequence[Experiment], papers: Sequence[Published] 
 
     Those that are only remembered are hollow.
     """
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for experiment, shade in zip(ours, _shades(len(ours)), strict=True):
         for name, nets in experiment.nets.items():
@@ -71,6 +71,7 @@ def accuracy_over_seeds(ours: Sequence[Experiment], papers: Sequence[Published] 
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     axes.xaxis.set_minor_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.tick_params(axis="x", which="both", labelrotation=30)
     axes.margins(x=0.2, y=0.15)
     axes.grid(alpha=0.3, which="both")
     kinds = [name for name in MARKERS if any(name in experiment.nets for experiment in ours)]
