@@ -57,10 +57,11 @@ def accuracy_over_seeds(ours: Sequence[Experiment], papers: Sequence[Published] 
                 spreads = {"xerr": stdev(sizes), "yerr": stdev(reached)} if len(nets) > 1 else {}
                 axes.errorbar(mean(sizes), mean(reached), **spreads, fmt=MARKERS[name], color=shade, markersize=8, elinewidth=1, capsize=3)
     stars = {False: ("published", "black"), True: ("published, as remembered", "white")}
-    for paper in papers:
+    for number, paper in enumerate(papers):
         _, shade = stars[paper.remembered]
         axes.scatter(paper.parameters, 100 * paper.accuracy, marker="*", s=150, color=shade, edgecolor="black", zorder=3)
-        axes.annotate(paper.name, (paper.parameters, 100 * paper.accuracy), xytext=(8, -12), textcoords="offset points")
+        aside = (8, -12 if number % 2 else 4)
+        axes.annotate(paper.name, (paper.parameters, 100 * paper.accuracy), xytext=aside, textcoords="offset points")
     dense = [net for experiment in ours for net in experiment.nets["dense"]]
     for size in sorted({net.parameters for net in dense}):
         reached = 100 * mean(net.accuracy for net in dense if net.parameters == size)

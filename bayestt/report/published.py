@@ -31,10 +31,10 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = MappingProxyType(
         ),
         "cifar": (
             Published("TRP, ResNet-20", 80_000, 0.9062, "Xu et al. 2020, arXiv 2004.14566: their README"),
+            Published("LR-BTNN, ResNet-110", 236_000, 0.904, "Hawkins & Zhang 2021, arXiv 1905.10478", remembered=True),
             Published("NORTON, ResNet-56", 210_000, 0.9381, "Pham, Zniyed & Nguyen 2024: their README"),
             Published("NORTON, ResNet-110", 300_000, 0.9277, "Pham, Zniyed & Nguyen 2024: their README"),
             Published("NORTON, ResNet-110", 590_000, 0.9411, "Pham, Zniyed & Nguyen 2024: their README"),
-            Published("LR-BTNN, ResNet-110", 236_000, 0.904, "Hawkins & Zhang 2021, arXiv 1905.10478", remembered=True),
         ),
     }
 )
