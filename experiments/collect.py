@@ -108,12 +108,14 @@ def _differences(lines: dict[str, list[Line]]) -> str:
 
 
 def _commands(lines: dict[str, list[Line]]) -> str:
-    rows = []
+    rows, whole = [], 0.0
     for name, runs in lines.items():
         overrides = "".join(f" {word}" for word in runs[0].get("overrides", []))
         command = f"`python experiments/pipeline.py -m experiment={name}{overrides} seed={','.join(str(run['seed']) for run in runs)}`"
         minutes = [sum(run["seconds"].values()) / 60 for run in runs]
         rows.append((name, command, f"{mean(minutes):.1f}", f"{sum(minutes):.0f}"))
+        whole += sum(minutes)
+    rows.append(("all", "", "", f"{whole:.0f}"))
     return table(("experiment", "command", "minutes a run", "in all"), rows)
 
 

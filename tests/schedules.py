@@ -3,10 +3,14 @@
 from dataclasses import dataclass, field, replace
 from itertools import product
 
+import graphs
 import numpy as np
 from hypothesis import strategies as st
 
+from bayestt.ir.fold import fold
+from bayestt.ir.graph import Graph
 from bayestt.ir.nest import Loop, Nest
+from bayestt.ir.quantize import quantize
 from bayestt.ir.schedule import Layout, Schedule
 from hw.arch import Arch
 
@@ -29,6 +33,16 @@ def arches(draw: st.DrawFn) -> Arch:
         code_depth=draw(st.sampled_from([64, 512])),
         external_depth=draw(st.sampled_from([0, 2048])),
     )
+
+
+@st.composite
+def graph_cases(draw: st.DrawFn) -> tuple[Graph, Arch, np.ndarray]:
+    """An integer graph, a machine with room for all of it, and four images; constants and images are extreme now and then."""
+    graph, extreme, seed = draw(graphs.float_graphs(windows=True)), draw(st.booleans()), draw(st.integers(0, 99))
+    arch = Arch(rows=draw(st.integers(1, 3)), lanes=draw(st.sampled_from([1, 3, 4])), score_depth=8192, init_depth=8192)
+    integer = quantize(fold(graph), np.random.default_rng(seed).normal(size=(20, graphs.features(graph))), 8)
+    integer = graphs.extremes(integer, seed) if extreme else integer
+    return integer, arch, graphs.images(integer, 4, seed, extreme)
 
 
 @st.composite

@@ -7,7 +7,7 @@ import pytest
 from graphs import extremes, features, float_graphs, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from schedules import cases
+from schedules import cases, graph_cases
 from test_room import ROOMS, lowered
 
 from bayestt.ir.fold import fold
@@ -31,19 +31,9 @@ def test_a_program_computes_what_its_schedule_means(case: tuple[Arch, Schedule, 
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    graph=float_graphs(windows=True),
-    rows=st.integers(1, 3),
-    lanes=st.sampled_from([1, 3, 4]),
-    extreme=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_a_program_computes_what_its_graph_means(graph: Graph, rows: int, lanes: int, extreme: bool, seed: int) -> None:
-    integer = quantize(fold(graph), np.random.default_rng(seed).normal(size=(20, features(graph))), 8)
-    if extreme:
-        integer = extremes(integer, seed)
-    arch = Arch(rows=rows, lanes=lanes, score_depth=8192, init_depth=8192)
-    x = images(integer, 4, seed, extreme)
+@given(graph_cases())
+def test_a_program_computes_what_its_graph_means(case: tuple[Graph, Arch, np.ndarray]) -> None:
+    integer, arch, x = case
     assert (emulate(assemble(lower(integer, arch.tile), arch), x) == interpret(integer, x)).all()
 
 

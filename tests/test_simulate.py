@@ -2,17 +2,14 @@
 
 import numpy as np
 import pytest
-from graphs import extremes, features, float_graphs, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from schedules import cases
+from schedules import cases, graph_cases
 
-from bayestt.ir.fold import fold
 from bayestt.ir.graph import Graph
 from bayestt.ir.interpret import interpret
 from bayestt.ir.lower import lower
 from bayestt.ir.nest import Loop, Nest
-from bayestt.ir.quantize import quantize
 from bayestt.ir.schedule import Layout, Schedule, execute
 from hw.arch import Arch
 from hw.assemble import assemble
@@ -45,19 +42,9 @@ def test_streams_that_stall_change_nothing(case: tuple[Arch, Schedule, np.ndarra
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    graph=float_graphs(windows=True),
-    rows=st.integers(1, 3),
-    lanes=st.sampled_from([1, 3, 4]),
-    extreme=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_the_gateware_computes_what_the_graph_means(graph: Graph, rows: int, lanes: int, extreme: bool, seed: int) -> None:
-    integer = quantize(fold(graph), np.random.default_rng(seed).normal(size=(20, features(graph))), 8)
-    if extreme:
-        integer = extremes(integer, seed)
-    arch = Arch(rows=rows, lanes=lanes, score_depth=8192, init_depth=8192)
-    x = images(integer, 4, seed, extreme)
+@given(graph_cases())
+def test_the_gateware_computes_what_the_graph_means(case: tuple[Graph, Arch, np.ndarray]) -> None:
+    integer, arch, x = case
     program = assemble(lower(integer, arch.tile), arch)
     simulation = simulate(program, x)
     assert (simulation.y == interpret(integer, x)).all()
