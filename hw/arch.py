@@ -31,7 +31,8 @@ class Arch:
 
     A data word is `rows` elements (the same element of every image), a weight word `lanes` weights, an init word `lanes` accumulators,
     a score word `rows` accumulators, a code word one instruction; depths are in words. `loops` is how deep an instruction's nest may be.
-    The external memory, of data words, is not on the chip: `external_depth` is how far the machine's addresses reach in it, 0 for none.
+    The image memory, of data words, is there twice: one batch comes in while another is computed. The external memory, of data words, is
+    not on the chip: `external_depth` is how far the machine's addresses reach in it, 0 for none.
     """
 
     rows: int = 16
@@ -41,6 +42,7 @@ class Arch:
     acc_bits: int = 32
     loops: int = 8
     extent_bits: int = 16
+    image_depth: int = 1024
     data_depth: int = 8192
     weight_depth: int = 8192
     init_depth: int = 1024
@@ -49,7 +51,7 @@ class Arch:
     external_depth: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("rows", "lanes", "loops", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"):
+        for field in ("rows", "lanes", "loops", "image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"):
             if getattr(self, field) < 1:
                 raise ValueError(f"Arch.{field} is {getattr(self, field)}, expected at least 1: give the machine some")
         for field, low, high in (
@@ -62,6 +64,8 @@ class Arch:
         ):
             if not low <= getattr(self, field) <= high:
                 raise ValueError(f"Arch.{field} is {getattr(self, field)}, expected {low} to {high}: choose a width in that range")
+        if self.image_depth & (self.image_depth - 1):
+            raise ValueError(f"Arch.image_depth is {self.image_depth}, expected a power of two: the two pages of the memory differ in one bit")
 
     @property
     def tile(self) -> Nest:
@@ -74,20 +78,32 @@ class Arch:
     def room(self) -> Room:
         """What of a network is on the chip at once: without an external memory, all its activations."""
         data = self.data_depth * self.rows if self.external_depth else maxsize
-        return Room(data, self.weight_depth * self.lanes, self.init_depth * self.lanes)
+        image = range(self.image_address * self.rows, (self.image_address + self.image_depth) * self.rows)
+        return Room(data, self.weight_depth * self.lanes, self.init_depth * self.lanes, image)
+
+    @property
+    def image_address(self) -> int:
+        """Where the image memory begins for those that read it: behind the data memory, at a power of two."""
+        return 1 << bits_for(max(self.data_depth, self.image_depth) - 1)
 
     @property
     def address_bits(self) -> int:
         """Width of every address: enough for the deepest memory."""
-        on_chip = (self.data_depth, self.weight_depth, self.init_depth, self.score_depth, self.code_depth)
+        on_chip = (self.image_address + self.image_depth, self.weight_depth, self.init_depth, self.score_depth, self.code_depth)
         return bits_for(max(*on_chip, self.external_depth) - 1)
+
+    @property
+    def wait_bits(self) -> int:
+        """Width of an instruction's `wait`: enough for as long as the lanes of a tile take from their last step to their memory."""
+        return bits_for(self.lanes) + 3
 
     @property
     def memory_bits(self) -> int:
         """All memory on the chip, in bits."""
         depths = {Target.CODE: self.code_depth, Target.WEIGHTS: self.weight_depth, Target.INITS: self.init_depth}
         loaded = sum(depth * Shape.cast(self.words[target]).width for target, depth in depths.items())
-        return loaded + self.rows * (self.data_depth * self.data_bits + self.score_depth * self.acc_bits)
+        words = self.data_depth + 2 * self.image_depth
+        return loaded + self.rows * (words * self.data_bits + self.score_depth * self.acc_bits)
 
     @property
     def instruction(self) -> data.StructLayout:
@@ -99,6 +115,16 @@ class Arch:
                 **streams,
                 "loops": data.ArrayLayout(loop, self.loops),
                 "reduce": bits_for(self.loops),
+                "wait": self.wait_bits,
+                **self.mode.members,
+            }
+        )
+
+    @property
+    def mode(self) -> data.StructLayout:
+        """What of an instruction goes with every step of its walk: what is done with the operands and with their sums."""
+        return data.StructLayout(
+            {
                 "lanes": bits_for(self.lanes),
                 "lane_y": self.address_bits,
                 "shift": 5,
@@ -108,13 +134,14 @@ class Arch:
                 "final": 1,
                 "load": 1,
                 "store": 1,
+                "end": 1,
             }
         )
 
     @property
     def setup(self) -> data.StructLayout:
-        """What a segment does: does a batch come in before it and go out after it, from where to where, and where does its code end."""
-        addresses = ("image_first", "image_last", "score_first", "score_last", "code_last")
+        """What a segment does: does a batch come in before it and go out after it, and from where to where."""
+        addresses = ("image_first", "image_last", "score_first", "score_last")
         return data.StructLayout({"takes_image": 1, "gives_scores": 1, **{field: self.address_bits for field in addresses}})
 
     @property

@@ -11,6 +11,7 @@ from bayestt.ir.nest import Loop, Nest
 from bayestt.ir.schedule import Schedule
 from hw.arch import STREAMS, Arch
 from hw.program import Program, Segment, check_fits
+from hw.waits import waits
 
 Spans = dict[str, tuple[tuple[int, int], ...]]
 """Words of the weights ("w") and of the inits that are needed: first, and the one after the last, of every piece, in order."""
@@ -34,15 +35,17 @@ def assemble(schedule: Schedule, arch: Arch) -> Program:
     for name, constants in (("weights", schedule.weights), ("inits", schedule.inits)):
         if len(constants) % arch.lanes:
             raise ValueError(f"{len(constants)} {name} do not fill words of {arch.lanes}: lower the graph with Arch.tile")
+    image, score = (_places(schedule, name, arch) for name in (schedule.input, schedule.output))
+    source = "external" if schedule.layout[schedule.input].memory == "external" else "image"
+    if source == "image":
+        image = image - arch.image_address
+        if image.min() < 0:
+            raise ValueError("the images lie among the activations: lower the graph with Arch.room")
+    if not arch.external_depth and source == "external":
+        check_fits("the program", "image", len(image), arch)
     for memory, size in (("data", schedule.data_size), ("score", schedule.score_size), ("external", schedule.external_size)):
         check_fits("the program", memory, -(-size // arch.rows), arch)
-    return Program(
-        arch,
-        tuple(_segments(schedule, arch)),
-        _places(schedule, schedule.input, arch),
-        _places(schedule, schedule.output, arch),
-        schedule.layout[schedule.input].memory,
-    )
+    return Program(arch, tuple(_segments(schedule, arch)), image, score, source)
 
 
 def instructions(nest: Nest, arch: Arch) -> tuple[int, ...]:
@@ -129,12 +132,17 @@ def _united(pieces: list[_Piece]) -> Spans:
 
 
 def _segment(pieces: list[_Piece], schedule: Schedule, arch: Arch) -> Segment:
-    """Pieces with their constants, which lie one behind the other; each word is told where its own begin."""
+    """Pieces with their constants, which lie one behind the other; each word is told where its own begin, and when it may.
+
+    The last one ends the segment.
+    """
     spans, fields = _united(pieces), arch.instruction
     code: list[int] = []
     for piece in pieces:
         moved = sum(_before(own, spans[stream]) << fields[stream].offset for stream, own in piece.spans.items())
         code += [word + moved for word in piece.code]
+    code = [word + (wait << fields["wait"].offset) for word, wait in zip(code, waits([*map(fields.from_bits, code)], arch), strict=True)]
+    code[-1] += 1 << fields["end"].offset
     weights, inits = (
         np.concatenate([constants.reshape(-1, arch.lanes)[start:stop] for start, stop in ((0, 0), *spans[stream])])
         for stream, constants in (("w", schedule.weights), ("init", schedule.inits))
@@ -152,8 +160,11 @@ def _check_legal(nest: Nest, schedule: Schedule) -> None:
     """Refuse a nest that leaves its memories, or does more than copy where one of them is external."""
     sizes = {"data": schedule.data_size, "scores": schedule.score_size, "external": schedule.external_size}
     sizes = {"x": sizes[nest.source], "w": len(schedule.weights), "init": len(schedule.inits), "y": sizes[nest.target]}
+    images = schedule.layout[schedule.input]
     for stream, size in sizes.items():
         low, high = _reach(nest, stream)
+        if stream == "x" and images.memory == nest.source and low >= images.addresses.min() and high <= images.addresses.max():
+            continue
         if low < 0 or high >= size:
             raise ValueError(f"nest {nest.name!r} moves {stream} from {low} to {high}, expected 0 to {size - 1}: its schedule is not legal")
     if "external" in (nest.source, nest.target):

@@ -1,5 +1,7 @@
 """What a program computes, in numpy: the definition that the gateware is held to."""
 
+from math import prod
+
 import numpy as np
 from amaranth.lib import data
 from tqdm import tqdm
@@ -25,28 +27,41 @@ def emulate(program: Program, x: np.ndarray) -> np.ndarray:
 
 def walk(instruction: data.Const, arch: Arch) -> dict[str, np.ndarray]:
     """The word addresses that an instruction visits in each stream: int64 arrays (tiles, steps of a reduction)."""
-    # The levels that step, in order: before and after each step of a level, all inner levels run through.
-    levels = np.zeros(0, np.int64)
-    reduction = 1
-    for number, loop in enumerate(instruction.loops):
-        levels = np.concatenate([np.tile(np.append(levels, number), loop.steps), levels])
-        if number < instruction.reduce:
-            reduction = len(levels) + 1
-    addresses = {}
-    for stream in STREAMS:
-        increments = np.array([loop[stream] for loop in instruction.loops], np.int64)
-        moved = np.concatenate([[0], np.cumsum(increments[levels])])
-        addresses[stream] = ((instruction[stream] + moved) % (1 << arch.address_bits)).reshape(-1, reduction)
-    return addresses
+    tiles, reduction = shape(instruction)
+    addresses = steps_at(instruction, arch, np.arange(tiles * reduction))
+    return {stream: found.reshape(tiles, reduction) for stream, found in addresses.items()}
+
+
+def shape(instruction: data.Const) -> tuple[int, int]:
+    """How many tiles an instruction computes, and how many steps the reduction of each has."""
+    extents = [loop.steps + 1 for loop in instruction.loops]
+    return prod(extents[instruction.reduce :]), prod(extents[: instruction.reduce])
+
+
+def steps_at(instruction: data.Const, arch: Arch, steps: np.ndarray) -> dict[str, np.ndarray]:
+    """The word addresses of some steps of an instruction, by their numbers, in each stream."""
+    addresses = {stream: np.full(len(steps), instruction[stream]) for stream in STREAMS}
+    inner, moved = 1, dict.fromkeys(STREAMS, 0)
+    for loop in instruction.loops:
+        index = steps // inner % (loop.steps + 1)
+        for stream in STREAMS:
+            # A step takes back what the inner loops have moved.
+            stride = loop[stream] + moved[stream]
+            addresses[stream] += index * stride
+            moved[stream] += loop.steps * stride
+        inner *= loop.steps + 1
+    return {stream: found % (1 << arch.address_bits) for stream, found in addresses.items()}
 
 
 def _run(program: Program, x: np.ndarray, bar: tqdm) -> np.ndarray:
     """One pass over the code for all images; memories are (words, images), of float64, which holds their integers and multiplies fast."""
     arch = program.arch
-    memories = {"data": np.zeros((arch.data_depth, len(x))), "external": np.zeros((arch.external_depth, len(x)))}
+    elements, external = (np.zeros((depth, len(x))) for depth in (arch.image_address + arch.image_depth, arch.external_depth))
     scores = np.zeros((arch.score_depth, len(x)), np.int64)
-    elements, external = memories["data"], memories["external"]
-    memories[program.source][program.image] = x.T
+    if program.source == "external":
+        external[program.image] = x.T
+    else:
+        elements[arch.image_address + program.image] = x.T
     for segment in program.segments:
         for instruction in map(arch.instruction.from_bits, segment.code):
             at = walk(instruction, arch)

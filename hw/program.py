@@ -12,7 +12,7 @@ from bayestt.algebra.fixed import wrap
 from bayestt.artifact import read_arrays, write_arrays
 from hw.arch import Arch, Target
 
-MAGIC, VERSION = int.from_bytes(b"btt!", "little"), 2
+MAGIC, VERSION = int.from_bytes(b"btt!", "little"), 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Segment:
 class Program:
     """Segments that run one after another, each with memories of its own for constants, and where elements and scores of a batch lie.
 
-    `image[f]` is the word address of feature f in the memory `source` ("data" or "external"), `score[s]` that of score s in the scores
+    `image[f]` is the word address of feature f in the memory `source` ("image" or "external"), `score[s]` that of score s in the scores
     memory. Two programs are equal when their streams are.
     """
 
@@ -36,7 +36,7 @@ class Program:
     segments: tuple[Segment, ...]
     image: np.ndarray
     score: np.ndarray
-    source: str = "data"
+    source: str = "image"
 
     def __post_init__(self) -> None:
         arch = self.arch
@@ -68,7 +68,7 @@ class Program:
     @property
     def resident(self) -> bool:
         """Whether the machine, once loaded, serves any number of batches; else every batch needs all segments again."""
-        return len(self.segments) == 1 and self.source == "data"
+        return len(self.segments) == 1 and self.source == "image"
 
     @property
     def setups(self) -> tuple[data.Const, ...]:
@@ -78,13 +78,12 @@ class Program:
         return tuple(
             self.arch.setup.const(
                 {
-                    "takes_image": number == 0 and self.source == "data",
+                    "takes_image": number == 0 and self.source == "image",
                     "gives_scores": number == len(self.segments) - 1,
                     **{field: int(address) for field, address in places.items()},
-                    "code_last": len(segment.code) - 1,
                 }
             )
-            for number, segment in enumerate(self.segments)
+            for number in range(len(self.segments))
         )
 
     @property
@@ -130,7 +129,7 @@ class Program:
                 for (_, code), (_, weights), (_, inits), _ in zip(*[iter(sections)] * 4, strict=True)
             )
             image, score = np.array(places[:count], np.int64), np.array(places[count + 1 :], np.int64)
-            program = cls(arch, segments, image, score, "external" if external else "data")
+            program = cls(arch, segments, image, score, "external" if external else "image")
             plain = np.array_equal(program.encode(), words)
         except (IndexError, OverflowError, ValueError) as fault:
             raise ValueError(f"these {len(words)} words hold no legal program ({fault}): encode it again") from fault
@@ -154,7 +153,7 @@ def load(path: str | Path) -> Program:
 
 
 def check_fits(what: str, memory: str, needed: int, arch: Arch) -> None:
-    """Refuse what needs more words of a memory (data, weight, init, score, code or external) than there are."""
+    """Refuse what needs more words of a memory (image, data, weight, init, score, code or external) than there are."""
     there = getattr(arch, f"{memory}_depth")
     if needed > there:
         raise ValueError(

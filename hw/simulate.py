@@ -120,7 +120,7 @@ def _run(program: Program, groups: Sequence[np.ndarray], pauses: Sequence[int]) 
                 if number == 0 and program.source == "external":
                     external[program.image.min() :][: len(words)] = words
                 await put(context, machine.load, load[1:].tolist(), cycle(pauses))
-                if number == 0 and program.source == "data":
+                if number == 0 and program.source == "image":
                     await put(context, machine.image, words.tolist(), cycle(pauses))
             if program.resident:
                 await put(context, machine.image, words.tolist(), cycle(pauses))

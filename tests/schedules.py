@@ -26,6 +26,7 @@ def arches(draw: st.DrawFn) -> Arch:
         acc_bits=draw(st.integers(16, 32)),
         loops=draw(st.integers(3, 6)),
         extent_bits=draw(st.integers(4, 8)),
+        image_depth=32,
         data_depth=2048,
         weight_depth=draw(st.sampled_from([24, 256])),
         init_depth=draw(st.sampled_from([12, 256])),
@@ -54,10 +55,11 @@ def schedules(draw: st.DrawFn, arch: Arch, most_nests: int = 3) -> Schedule:
     image_at, scores_at = random.integers(0, 3, 2).tolist()
     source = "external" if arch.external_depth and random.integers(2) else "data"
     written = _Written(scores=scores_at)
-    written.regions[source].append((image_at, image_at + image[0] * image[1]))
+    image_at += arch.image_address if source == "data" else 0
+    written.regions["image" if source == "data" else "external"].append((image_at, image_at + image[0] * image[1]))
     nests = [_copy(arch, random, written, "external")] if source == "external" else []
     for _ in range(draw(st.integers(0, most_nests - 1))):
-        moved = [memory for memory in written.regions if written.regions[memory]]
+        moved = [memory for memory in ("data", "external") if written.readable(memory)]
         copied = arch.external_depth and random.integers(2)
         nests.append(_copy(arch, random, written, str(random.choice(moved))) if copied else _nest(arch, random, written, False))
     nests.append(_nest(arch, random, written, True))
@@ -106,7 +108,7 @@ def steps(nest: Nest, arch: Arch) -> list[tuple[int, ...]]:
 
 @dataclass
 class _Written:
-    """What nests have written or will read so far: regions of data and external words, words of weights, inits and scores.
+    """What nests have written or will read so far: regions of image, data and external words, words of weights, inits and scores.
 
     The first weight is 1 and the first init 0: what copies need.
     """
@@ -114,7 +116,11 @@ class _Written:
     scores: int
     weights: int = 1
     inits: int = 1
-    regions: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: {"data": [], "external": []})
+    regions: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: {"image": [], "data": [], "external": []})
+
+    def readable(self, memory: str) -> list[tuple[int, int]]:
+        """All regions that a nest can read which reads a memory."""
+        return self.regions[memory] + (self.regions["image"] if memory == "data" else [])
 
     def end(self, memory: str) -> int:
         """The first word of a memory behind all regions."""
@@ -125,7 +131,8 @@ def _copy(arch: Arch, random: np.random.Generator, written: _Written, source: st
     """A random nest that copies from one region of the data or the external memory to a new one in the other."""
     target = "external" if source == "data" else "data"
     outer = [Loop(f"o{k}", int(random.integers(1, 5))) for k in range(random.integers(0, 4))]
-    low, high = written.regions[source][random.integers(len(written.regions[source]))]
+    readable = written.readable(source)
+    low, high = readable[random.integers(len(readable))]
     outer, _, back, reach = _moving("x", outer, [], high - low, random, arch.rows)
     x = low + back + int(random.integers(0, high - low - reach))
     outer, _, length = _spread(outer, None, random, arch.rows)
@@ -145,7 +152,8 @@ def _nest(arch: Arch, random: np.random.Generator, written: _Written, final: boo
     rows, lanes = arch.rows, arch.lanes
 
     # x: random steps as long as the walk stays within what is written.
-    low, high = written.regions["data"][random.integers(len(written.regions["data"]))]
+    readable = written.readable("data")
+    low, high = readable[random.integers(len(readable))]
     outer, reduce, back, reach = _moving("x", outer, reduce, high - low, random, rows)
     x = low + back + int(random.integers(0, high - low - reach))
     # Constants are shared with the nests before, or new.

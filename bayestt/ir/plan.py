@@ -49,9 +49,13 @@ def _planned(
     """The plan in which these places lie in external memory; where it does not fit, places that must go there too."""
     made, tensors = steps(items, image, tile, size, external)
     lives = _lives(made, tensors)
+    given = tensors[image.name].place
+    if apart := {given} - external if room.image else set():
+        if length(tensors[given].strides, size) > len(room.image):
+            return frozenset(apart)
     # A reduction that its tile overshoots reads on behind its operand, times zero weights: that must still be memory.
     overshoot = sum((loop.extent - 1) * loop.x for loop in tile.reduce)
-    inside = {place: length(tensors[place].strides, size) + overshoot for place in lives if place not in external}
+    inside = {place: length(tensors[place].strides, size) + overshoot for place in lives if place not in external | apart}
     works = [Work(step, tensors, _outside(step, tensors, external), tile, size) for step in made]
     if crowded := _crowded(works, inside, lives, external, room):
         return crowded
@@ -65,7 +69,8 @@ def _planned(
         return frozenset(tensors[_largest(places, inside, lives)].origin for places in stuck)
     ends = [buffer.address + buffer.length for found in cuts for buffer in found.buffers.values()]
     outside, external_size = allocate({place: length(tensors[place].strides, size) for place in external}, lives)
-    return Plan(tuple(made), tuple(cuts), tensors, external, addresses | outside, max([data_size, *ends]), external_size)
+    addresses |= outside | {place: room.image.start for place in apart}
+    return Plan(tuple(made), tuple(cuts), tensors, external, addresses, max([data_size, *ends]), external_size)
 
 
 def _lives(made: Sequence[Step], tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:

@@ -30,7 +30,8 @@ class Layout:
 class Schedule:
     """Nests in order, the packed constants they read, and where tensors lie; its meaning is `execute`.
 
-    `images` of a batch run at once; `layout[input]` and `layout[output]` have the batch axis `n` first. Sizes are in elements.
+    `images` of a batch run at once; `layout[input]` and `layout[output]` have the batch axis `n` first. Sizes are in elements; that of the
+    data memory leaves out images that lie behind it.
     """
 
     nests: tuple[Nest, ...]
@@ -58,9 +59,11 @@ class Schedule:
 def execute(schedule: Schedule, x: np.ndarray) -> np.ndarray:
     """Run integer images through every nest by `replay`: (n, features) -> (n, scores) int64, any n."""
     source, target = schedule.layout[schedule.input], schedule.layout[schedule.output]
+    sizes = {"data": schedule.data_size, "external": schedule.external_size}
+    sizes[source.memory] = max(sizes[source.memory], int(source.addresses.max()) + 1)
     scores = [np.zeros((0, prod(target.extents[1:])), np.int64)]
     for batch, count in batches(x, schedule.images):
-        data, scratch, external = (np.zeros(size, np.int64) for size in (schedule.data_size, schedule.score_size, schedule.external_size))
+        data, scratch, external = (np.zeros(size, np.int64) for size in (sizes["data"], schedule.score_size, sizes["external"]))
         memory = Memory(data, schedule.weights, schedule.inits, scratch, external)
         getattr(memory, source.memory)[source.addresses] = batch.reshape(source.extents)
         for nest in schedule.nests:

@@ -4,6 +4,7 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
 
 from hw.arch import Arch, Target
 from hw.gateware.external import External, streams
@@ -21,8 +22,8 @@ class Datapath(wiring.Component):
 
     `load` takes the segments of a program, as `Program.encode` writes them; `image` one element of every image of a batch at a time, in
     the order of their addresses; `score` gives one score of every image at a time. A segment that takes an image and gives scores serves
-    batch after batch, the next of which may come in while scores go out, until `load` has another; every other one runs once. `load` waits
-    while the machine runs.
+    batch after batch, until `load` has another: the next batch comes in while one is computed, and its first instruction follows the last
+    one of the batch before. Every other segment runs once. `load` waits while the machine runs.
     Where there is an external memory, `read`, `answer` and `write` go there: `External` says how.
     `cycles` counts the cycles in which the machine is `busy`: from a batch's first element to its last score, and where a program comes in.
 
@@ -45,6 +46,7 @@ class Datapath(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         arch = self.arch
+        word = self.image.payload.shape()
         m.submodules.loader = loader = Loader(arch)
         m.submodules.walker = walker = Walker(arch)
         m.submodules.mac = mac = Mac(arch)
@@ -52,22 +54,24 @@ class Datapath(wiring.Component):
         m.submodules.code = code = Memory(shape=arch.instruction, depth=arch.code_depth, init=[])
         m.submodules.weights = weights = Memory(shape=arch.words[Target.WEIGHTS], depth=arch.weight_depth, init=[])
         m.submodules.inits = inits = Memory(shape=arch.words[Target.INITS], depth=arch.init_depth, init=[])
-        m.submodules.data = elements = Memory(shape=self.image.payload.shape(), depth=arch.data_depth, init=[])
+        m.submodules.images = images = Memory(shape=word, depth=2 * arch.image_depth, init=[])
+        m.submodules.data = elements = Memory(shape=word, depth=arch.data_depth, init=[])
         m.submodules.scores = scores = Memory(shape=self.score.payload.shape(), depth=arch.score_depth, init=[])
         fetch = code.read_port()
         read_w = weights.read_port()
         read_init = inits.read_port()
+        read_image = images.read_port()
+        write_image = images.write_port()
         read_x = elements.read_port()
         write_y = elements.write_port()
         read_score = scores.read_port()
         write_score = scores.write_port()
-        instruction = fetch.data
 
-        # Program in.
+        # Program in: the setup completes a segment.
         setup = Signal(arch.setup)
         resident = setup.takes_image & setup.gives_scores
         entry = loader.o.payload
-        entering = Signal()
+        complete = loader.o.valid & (entry.target == Target.SETUP)
         for target, memory in ((Target.CODE, code), (Target.WEIGHTS, weights), (Target.INITS, inits)):
             port = memory.write_port()
             m.d.comb += [
@@ -75,88 +79,114 @@ class Datapath(wiring.Component):
                 port.data.eq(loader.word(target)),
                 port.en.eq(loader.o.valid & (entry.target == target)),
             ]
+        m.d.comb += [loader.i.payload.eq(self.load.payload), loader.i.valid.eq(self.load.valid & self.load.ready)]
+
+        # Images in: one page of the memory is filled while the other is read.
+        filled = Signal(2)  # pages that wait for their first instruction
+        taken = Signal(2)  # pages with something of a batch
+        fill_page, read_page = Signal(), Signal()
+        beat = Signal(arch.address_bits)
+        begins, finished = Signal(), Signal()
+        fill = self.image.valid & self.image.ready
+        last_fill = fill & (write_image.addr[:-1] == setup.image_last)
         m.d.comb += [
-            loader.i.payload.eq(self.load.payload),
-            loader.i.valid.eq(self.load.valid & self.load.ready),
-            entering.eq(loader.i.valid | loader.o.valid),
+            write_image.addr.eq(Cat((setup.image_first + beat)[: len(write_image.addr) - 1], fill_page)),
+            write_image.data.eq(self.image.payload),
+            write_image.en.eq(fill),
+        ]
+        with m.If(fill):
+            m.d.sync += beat.eq(beat + 1)
+        with m.If(last_fill):
+            m.d.sync += [beat.eq(0), fill_page.eq(~fill_page)]
+        m.d.sync += [
+            filled.eq(filled + last_fill - begins),
+            taken.eq(taken + (fill & (beat == 0)) - finished),
+            read_page.eq(read_page ^ finished),
         ]
 
-        # Control: a segment comes in, image words come in, instructions run one after another, scores go out meanwhile.
-        beat = Signal(arch.address_bits)
+        # Control: a segment comes in, then its instructions run one after another.
         number = Signal(arch.address_bits)
-        sending = Signal()
-        sent_all = ~sending & ~self.score.valid
+        fetched = Signal()
+        owed, sending = Signal(), Signal()
         settle = Signal(range(LATENCY + arch.lanes))
         settled = Signal()
+        copied = Signal()
+        takes = Signal()
+        instruction = fetch.data
+        sent_all = ~owed & ~self.score.valid
+        between = (number == 0) & (taken == 0) & walker.idle & settled & sent_all
+        copies = instruction.load | instruction.store
+        may_begin = (number != 0) | ~setup.takes_image | (filled != 0)
+        may_write = ~(instruction.final & owed)
+        may_copy = ~(copies | copied) | (walker.idle & settled)
+        m.d.sync += fetched.eq(0)
         with m.FSM() as control:
             with m.State("Load"):
-                complete = loader.o.valid & (entry.target == Target.SETUP)
                 m.d.comb += self.load.ready.eq(sent_all & ~complete)
                 with m.If(complete):
                     m.d.sync += setup.eq(loader.word(Target.SETUP))
-                    m.next = "Fetch"
-                    with m.If(data.View(arch.setup, loader.word(Target.SETUP)[: arch.setup.size]).takes_image):
-                        m.next = "Fill"
-            # Another program that waits comes in before the next batch.
-            with m.State("Fill"):
-                between = resident & (beat == 0)
+                    m.next = "Run"
+            # A program that waits comes in before the next batch.
+            with m.State("Run"):
+                m.d.sync += fetched.eq(~takes)
                 m.d.comb += [
-                    self.load.ready.eq(between & sent_all),
-                    self.image.ready.eq(~(between & self.load.valid) & ~loader.o.valid),
+                    self.load.ready.eq(resident & between),
+                    self.image.ready.eq(
+                        setup.takes_image & ~taken[1] & ~loader.o.valid & ~(self.load.valid & (beat == 0)) | (beat != 0)
+                    ),
+                    walker.i.valid.eq(fetched & may_begin & may_write & may_copy),
                 ]
+                with m.If(takes):
+                    m.d.sync += [number.eq(number + 1), copied.eq(copies)]
+                    with m.If(instruction.end):
+                        m.d.sync += [number.eq(0), owed.eq(setup.gives_scores)]
+                        with m.If(~resident):
+                            m.next = "Settle"
                 with m.If(loader.o.valid & (entry.target != Target.NOTE)):
                     m.next = "Load"
-                with m.Elif(self.image.valid & self.image.ready):
-                    m.d.sync += beat.eq(beat + 1)
-                    with m.If(write_y.addr == setup.image_last):
-                        m.d.sync += beat.eq(0)
-                        m.next = "Fetch"
-            # The first instruction waits for the scores of the batch before.
-            with m.State("Fetch"), m.If(~sending):
-                m.next = "Walk"
-            with m.State("Walk"):
-                m.d.comb += walker.i.valid.eq(1)
-                with m.If(walker.i.ready):
-                    m.next = "Settle"
-            with m.State("Settle"), m.If(settled):
-                m.d.sync += number.eq(number + 1)
-                m.next = "Fetch"
-                with m.If(number == setup.code_last):
-                    m.d.sync += [number.eq(0), sending.eq(setup.gives_scores)]
-                    m.next = "Load"
-                    with m.If(resident):
-                        m.next = "Fill"
-        m.d.comb += [fetch.addr.eq(number), walker.i.payload.eq(instruction)]
+            with m.State("Settle"), m.If(walker.idle & settled):
+                m.next = "Load"
+        m.d.comb += [
+            fetch.addr.eq(number),
+            walker.i.payload.eq(instruction),
+            takes.eq(walker.i.valid & walker.i.ready),
+            begins.eq(takes & (number == 0) & setup.takes_image),
+        ]
 
         # Operands: a step's addresses in one cycle, its marks with what the memories answer in the next.
         at = walker.o.payload
         copying = Signal()
-        step = Signal()
-        last = Signal()
+        drains = Signal(range(arch.lanes + 1))
+        from_image = Signal()
+        step = walker.o.valid & walker.o.ready
+        computed = step & ~copying
+        x = Mux(from_image, read_image.data.as_value(), read_x.data.as_value())
         m.d.comb += [
-            walker.o.ready.eq(~(at.last & (settle > LATENCY))),
-            settled.eq(settle == 0),
-            step.eq(walker.o.valid & walker.o.ready & ~copying),
-            last.eq(step & at.last),
+            walker.o.ready.eq(~(at.last & (drains > 1))),
+            finished.eq(step & at.complete & at.mode.end & setup.gives_scores & (taken != 0)),
+            read_image.addr.eq(Cat(at.x[: len(read_image.addr) - 1], read_page)),
             read_x.addr.eq(at.x),
             read_w.addr.eq(at.w),
             read_init.addr.eq(at.init),
-            mac.i.payload.x.eq(read_x.data),
+            mac.i.payload.x.eq(x),
             mac.i.payload.w.eq(read_w.data),
             mac.i.payload.init.eq(read_init.data),
-            mac.lanes.eq(instruction.lanes),
-            mac.maximum.eq(instruction.maximum),
         ]
         m.d.sync += [
-            mac.i.valid.eq(step),
+            mac.i.valid.eq(computed),
             mac.i.payload.first.eq(at.first),
             mac.i.payload.last.eq(at.last),
+            mac.i.payload.y.eq(at.y),
+            mac.i.payload.mode.eq(at.mode),
         ]
-        # `settle` counts down until all lanes of the latest tile are written; while it exceeds LATENCY they have not all been drained.
-        with m.If(last):
-            m.d.sync += settle.eq(LATENCY - 1 + instruction.lanes)
-        with m.Elif(settle != 0):
-            m.d.sync += settle.eq(settle - 1)
+        with m.If(read_x.en):
+            m.d.sync += from_image.eq(at.x[bits_for(arch.image_address - 1)])
+        # `drains` counts the lanes that have not yet left since the latest tile, `settle` the cycles until all of them are written.
+        with m.If(computed & at.last):
+            m.d.sync += [drains.eq(at.mode.lanes), settle.eq(LATENCY - 1 + at.mode.lanes)]
+        with m.Else():
+            m.d.sync += [drains.eq(Mux(drains == 0, 0, drains - 1)), settle.eq(Mux(settle == 0, 0, settle - 1))]
+        m.d.comb += settled.eq(settle == 0)
 
         # Words that are copied from or to external memory go past the multipliers.
         if arch.external_depth:
@@ -164,57 +194,47 @@ class Datapath(wiring.Component):
             for name in streams(arch):
                 wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(external, name))
             m.d.comb += [
-                copying.eq(instruction.load | instruction.store),
+                copying.eq(at.mode.load | at.mode.store),
                 external.i.valid.eq(walker.o.valid & copying),
-                external.i.payload.eq(Cat(instruction.load, at.x, at.y)),
-                external.word.eq(read_x.data),
+                external.i.payload.eq(Cat(at.mode.load, at.x, at.y)),
+                external.word.eq(x),
                 read_x.en.eq(external.reading),
+                read_image.en.eq(external.reading),
+                settled.eq((settle == 0) & external.idle),
             ]
             with m.If(copying):
-                m.d.comb += [walker.o.ready.eq(external.i.ready), settled.eq(external.idle)]
+                m.d.comb += walker.o.ready.eq(external.i.ready)
 
-        # Results: the first lane of a tile goes where its last step said, LATENCY cycles ago; the others follow at `lane_y`.
-        tile = data.StructLayout({"first": 1, "y": arch.address_bits})
-        flying = Signal(data.ArrayLayout(tile, LATENCY))
-        landing = flying[LATENCY - 1]
-        y = Signal(arch.address_bits)
-        next_y = Signal(arch.address_bits)
+        # Results go to the data memory, those of final instructions to the scores.
         wiring.connect(m, mac.o, requantize.i)
-        m.d.sync += [flying.eq(Cat(last, at.y, flying)), next_y.eq(y + instruction.lane_y)]
+        result = requantize.o.payload
         m.d.comb += [
-            requantize.shift.eq(instruction.shift),
-            requantize.relu.eq(instruction.relu),
-            requantize.saturate.eq(instruction.saturate),
-            y.eq(Mux(landing.first, landing.y, next_y)),
-            write_score.addr.eq(y),
-            write_score.data.eq(requantize.o.payload),
-            write_score.en.eq(requantize.o.valid & instruction.final),
+            write_y.addr.eq(result.y),
+            write_y.data.eq(Cat(number[: arch.data_bits] for number in result.numbers)),
+            write_y.en.eq(requantize.o.valid & ~result.mode.final),
+            write_score.addr.eq(result.y),
+            write_score.data.eq(result.numbers),
+            write_score.en.eq(requantize.o.valid & result.mode.final),
         ]
-        with m.If(control.ongoing("Fill")):
-            m.d.comb += [
-                write_y.addr.eq(setup.image_first + beat),
-                write_y.data.eq(self.image.payload),
-                write_y.en.eq(self.image.valid & self.image.ready),
-            ]
         if arch.external_depth:
-            with m.Elif(copying):
+            with m.If(external.o.valid):
                 m.d.comb += [
                     write_y.addr.eq(external.o.payload.address),
                     write_y.data.eq(external.o.payload.word),
-                    write_y.en.eq(external.o.valid),
+                    write_y.en.eq(1),
                 ]
-        with m.Else():
-            m.d.comb += [
-                write_y.addr.eq(y),
-                write_y.data.eq(Cat(result[: arch.data_bits] for result in requantize.o.payload)),
-                write_y.en.eq(requantize.o.valid & ~instruction.final),
-            ]
 
-        # Scores out: the memory's output register holds a score until it is taken.
-        advance = Signal()
+        # Scores out, when all lanes of the last tile are written: the memory's output register holds a score until it is taken.
+        closing = Signal.like(settle)
+        advance = ~self.score.valid | self.score.ready
         sent = Signal(arch.address_bits)
+        with m.If(step & at.complete & at.mode.end & setup.gives_scores):
+            m.d.sync += closing.eq(LATENCY - 1 + at.mode.lanes)
+        with m.Elif(closing != 0):
+            m.d.sync += closing.eq(closing - 1)
+        with m.If(closing == 1):
+            m.d.sync += sending.eq(1)
         m.d.comb += [
-            advance.eq(~self.score.valid | self.score.ready),
             read_score.addr.eq(setup.score_first + sent),
             read_score.en.eq(advance),
             self.score.payload.eq(read_score.data),
@@ -224,11 +244,10 @@ class Datapath(wiring.Component):
         with m.If(advance & sending):
             m.d.sync += sent.eq(sent + 1)
             with m.If(read_score.addr == setup.score_last):
-                m.d.sync += [sent.eq(0), sending.eq(0)]
+                m.d.sync += [sent.eq(0), sending.eq(0), owed.eq(0)]
 
         # Status.
-        begun = (beat != 0) | (self.image.valid & self.image.ready)
-        waiting = control.ongoing("Load") | (control.ongoing("Fill") & ~begun)
-        m.d.comb += self.busy.eq(~waiting | entering | ~sent_all)
+        waiting = control.ongoing("Load") | (control.ongoing("Run") & resident & between & ~fill)
+        m.d.comb += self.busy.eq(~waiting | loader.i.valid | loader.o.valid | ~sent_all)
         m.d.sync += self.cycles.eq(self.cycles + self.busy)
         return m

@@ -1,0 +1,53 @@
+"""How long an instruction must wait for the results that it reads: found when a program is assembled, so that no circuit has to look."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from amaranth.lib import data
+
+from hw.arch import Arch
+from hw.emulate import shape, steps_at
+from hw.gateware.datapath import LATENCY
+
+
+def waits(instructions: Sequence[data.Const], arch: Arch) -> list[int]:
+    """For every instruction of a segment the fewest cycles between the step before its first and that one, so that it reads no result
+    before it is written.
+
+    A step may read a word of the data memory in the cycle after the one in which it is written; only what the latest steps compute is not
+    written yet. Copies wait for everything before them by themselves, as what follows them does. Behind a single step comes a cycle in
+    which the next instruction is fetched.
+    """
+    found: list[int] = []
+    late: dict[int, int] = {}  # by address, how many cycles after the latest step a word is written
+    before = instructions[-1]
+    for instruction in instructions:
+        tiles, steps = shape(instruction)
+        head = steps_at(instruction, arch, np.arange(min(tiles * steps, max(late.values(), default=0))))["x"].tolist()
+        read = {} if _copies(instruction) else dict(zip(reversed(head), reversed(range(len(head))), strict=True))
+        found.append(max([int(shape(before) == (1, 1)), *(late[address] - read[address] for address in late.keys() & read.keys())]))
+        passed = found[-1] + tiles * steps
+        late = {address: after - passed for address, after in late.items() if after > passed} | _writes(instruction, arch)
+        before = instruction
+    return found
+
+
+def _writes(instruction: data.Const, arch: Arch) -> dict[int, int]:
+    """How many cycles after an instruction's last step those words of the data memory are written that are not by then, by address."""
+    if instruction.final or _copies(instruction):
+        return {}
+    tiles, steps = shape(instruction)
+    period = max(steps, instruction.lanes)
+    last = np.arange(max(0, tiles - -(-(LATENCY + instruction.lanes) // period)), tiles)
+    y = steps_at(instruction, arch, (last + 1) * steps - 1)["y"].tolist()
+    return {
+        (first + lane * instruction.lane_y) % (1 << arch.address_bits): after
+        for tile, first in zip(last.tolist(), y, strict=True)
+        for lane in range(instruction.lanes)
+        if (after := LATENCY + lane - (tiles - 1 - tile) * period) > 0
+    }
+
+
+def _copies(instruction: data.Const) -> bool:
+    """Whether an instruction moves words from or to external memory."""
+    return bool(instruction.load or instruction.store)
