@@ -18,7 +18,14 @@ def test_the_tile_is_images_times_lanes() -> None:
 
 @pytest.mark.parametrize(("depth", "bits"), [(1, 1), (2, 1), (256, 8), (257, 9)])
 def test_addresses_reach_the_end_of_the_deepest_memory(depth: int, bits: int) -> None:
-    assert Arch(data_depth=1, weight_depth=1, init_depth=1, score_depth=depth, code_depth=1).address_bits == bits
+    assert Arch(image_depth=1, data_depth=1, weight_depth=1, init_depth=1, score_depth=depth, code_depth=1).address_bits == max(bits, 2)
+
+
+@pytest.mark.parametrize(("image", "data", "address"), [(1, 1, 2), (8, 100, 128), (128, 100, 128), (256, 128, 256), (1, 129, 256)])
+def test_the_image_memory_lies_behind_the_data_memory_where_one_bit_tells_them_apart(image: int, data: int, address: int) -> None:
+    arch = Arch(rows=3, image_depth=image, data_depth=data)
+    assert arch.image_address == address
+    assert arch.room.image == range(3 * address, 3 * (address + image))
 
 
 def test_addresses_reach_the_end_of_the_external_memory() -> None:
@@ -26,9 +33,9 @@ def test_addresses_reach_the_end_of_the_external_memory() -> None:
 
 
 def test_memory_on_the_chip_by_hand() -> None:
-    depths = {"data_depth": 100, "weight_depth": 50, "init_depth": 30, "score_depth": 20, "code_depth": 10}
+    depths = {"image_depth": 64, "data_depth": 100, "weight_depth": 50, "init_depth": 30, "score_depth": 20, "code_depth": 10}
     arch = Arch(rows=2, lanes=3, data_bits=6, weight_bits=5, acc_bits=20, **depths)
-    assert arch.memory_bits == 100 * 2 * 6 + 50 * 3 * 5 + 30 * 3 * 20 + 20 * 2 * 20 + 10 * arch.instruction.size
+    assert arch.memory_bits == (100 + 2 * 64) * 2 * 6 + 50 * 3 * 5 + 30 * 3 * 20 + 20 * 2 * 20 + 10 * arch.instruction.size
     # External memory costs wider addresses, no more.
     wide = replace(arch, external_depth=1000)
     assert wide.memory_bits - arch.memory_bits == 10 * (wide.instruction.size - arch.instruction.size)
@@ -41,7 +48,7 @@ def test_words_come_in_chunks_of_32_bits() -> None:
     assert Arch(lanes=5, weight_bits=7).chunks(Target.WEIGHTS) == 2
 
 
-@pytest.mark.parametrize("field", ["rows", "lanes", "loops", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"])
+@pytest.mark.parametrize("field", ["rows", "lanes", "loops", "image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"])
 def test_a_machine_has_at_least_one_of_everything(field: str) -> None:
     with pytest.raises(ValueError, match=rf"Arch\.{field} is 0, expected at least 1"):
         Arch(**{field: 0})
@@ -56,7 +63,8 @@ def test_a_machine_has_at_least_one_of_everything(field: str) -> None:
         ({"acc_bits": 33}, r"acc_bits is 33, expected 8 to 32"),
         ({"extent_bits": 0}, r"extent_bits is 0, expected 1 to 24"),
         ({"external_depth": -1}, r"external_depth is -1, expected 0 to 16777216"),
-        ({"data_depth": (1 << 24) + 1}, r"address_bits is 25, expected 1 to 24"),
+        ({"data_depth": (1 << 23) + 1}, r"address_bits is 25, expected 1 to 24"),
+        ({"image_depth": 784}, r"image_depth is 784, expected a power of two"),
     ],
 )
 def test_widths_out_of_range_are_refused(fields: dict[str, int], message: str) -> None:

@@ -14,6 +14,7 @@ from hw.assemble import assemble, instructions
 from hw.emulate import walk
 
 ARCH = Arch(rows=2, lanes=2, loops=3)
+IMAGE = ARCH.room.image.start
 IMAGES = Loop("n", 2, x=1, y=1)
 LANE = Loop("i", 2, w=1, init=1, y=2)
 NEST = Nest(
@@ -36,7 +37,7 @@ def test_the_fields_of_an_instruction() -> None:
     (word,) = instructions(NEST, ARCH)
     instruction = ARCH.instruction.from_bits(word)
     expected = {"x": 0, "w": 0, "init": 0, "y": 0, "reduce": 1, "lanes": 2, "lane_y": 1}
-    expected |= {"shift": 3, "relu": 1, "saturate": 1, "maximum": 0, "final": 0}
+    expected |= {"shift": 3, "relu": 1, "saturate": 1, "maximum": 0, "final": 0, "wait": 0, "end": 0}
     assert {name: instruction[name] for name in expected} == expected
     back = 1 << ARCH.address_bits
     levels = [{name: loop[name] for name in ("steps", *STREAMS)} for loop in instruction.loops]
@@ -147,9 +148,10 @@ def test_segments_are_as_long_as_every_memory_allows(field: str) -> None:
     assert starts == [[(0, 0), (2, 1), (2, 1)], [(0, 0)]]
 
 
-def test_a_program_that_fits_is_one_segment() -> None:
+def test_a_program_that_fits_is_one_segment_and_its_last_instruction_ends_it() -> None:
     program = assemble(_many([_taking(4, 2), _taking(0, 0)]), ARCH)
     (segment,) = program.segments
+    assert [instruction.end for instruction in program.instructions] == [0, 1]
     assert segment.weights.ravel().tolist() == list(range(8))
     assert [(c.w, c.init) for c in program.instructions] == [(2, 1), (0, 0)]
 
@@ -158,7 +160,7 @@ def test_a_copy_needs_no_constants() -> None:
     program = assemble(_copied(), replace(ARCH, external_depth=20))
     (segment,) = program.segments
     assert [(c.load, c.store, c.w, c.init, c.x, c.y) for c in program.instructions] == [(0, 1, 0, 0, 0, 2), (1, 0, 0, 0, 2, 30), (0,) * 6]
-    assert (len(segment.weights), program.source) == (4, "data")
+    assert (len(segment.weights), program.source) == (4, "image")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +186,16 @@ def test_a_nest_that_does_more_than_copy_to_external_memory_is_refused(fields: d
         assemble(replace(schedule, nests=nests), replace(ARCH, external_depth=20))
 
 
+def test_images_without_a_place_of_their_own_are_refused() -> None:
+    schedule = _schedule()
+    among = {**schedule.layout, "x": replace(schedule.layout["x"], address=0)}
+    with pytest.raises(ValueError, match="the images lie among the activations: lower the graph with Arch.room"):
+        assemble(replace(schedule, layout=among), ARCH)
+    outside = {**schedule.layout, "x": replace(schedule.layout["x"], address=0, memory="external")}
+    with pytest.raises(ValueError, match="the program needs 18 words of image memory and the Arch has 16: raise Arch.image_depth to 18"):
+        assemble(replace(schedule, layout=outside), replace(ARCH, image_depth=16))
+
+
 def test_a_machine_without_external_memory_refuses_a_schedule_that_needs_some() -> None:
     with pytest.raises(
         ValueError, match="the program needs 20 words of external memory and the Arch has 0: raise Arch.external_depth to 20"
@@ -193,7 +205,7 @@ def test_a_machine_without_external_memory_refuses_a_schedule_that_needs_some() 
 
 def test_a_tensor_that_does_not_lie_with_its_images_in_a_word_is_refused() -> None:
     schedule = _schedule()
-    other = replace(schedule, layout={**schedule.layout, "x": Layout(0, ("n", "f"), (2, 3), (3, 1))})
+    other = replace(schedule, layout={**schedule.layout, "x": Layout(IMAGE, ("n", "f"), (2, 3), (3, 1))})
     with pytest.raises(ValueError, match="tensor 'x' does not lie with 2 images in a word"):
         assemble(other, ARCH)
 
@@ -221,6 +233,6 @@ def _copied() -> Schedule:
 
 def _schedule(nest: Nest = NEST) -> Schedule:
     """A schedule of a nest, and one that writes scores, just large enough for both."""
-    layout = {"x": Layout(0, ("n", "f"), (2, 18), (1, 2)), "y": Layout(0, ("n", "s"), (2, 18), (1, 2))}
+    layout = {"x": Layout(IMAGE, ("n", "f"), (2, 18), (1, 2)), "y": Layout(0, ("n", "s"), (2, 18), (1, 2))}
     last = replace(NEST, bits=32, target="scores", name="last")
     return Schedule((nest, last), layout, 2, "x", "y", np.full(8, -9), np.zeros(4, np.int64), 84, 36)

@@ -40,8 +40,8 @@ BLOCKS = {
 }
 """Channels before and after a block, and the form of its kernels."""
 IMAGE = (2, 5, 4)
-ROOMY = Arch(rows=4, lanes=4, data_depth=256, weight_depth=256, init_depth=32, score_depth=4, code_depth=64)
-CRAMPED = replace(ROOMY, data_depth=80, weight_depth=48, init_depth=8, code_depth=32, external_depth=256)
+ROOMY = Arch(rows=4, lanes=4, image_depth=64, data_depth=256, weight_depth=256, init_depth=32, score_depth=4, code_depth=64)
+CRAMPED = replace(ROOMY, image_depth=1, data_depth=80, weight_depth=48, init_depth=8, code_depth=32, external_depth=256)
 ARCHES = {"a roomy machine": ROOMY, "a cramped machine": CRAMPED}
 RESNETS = {
     "ResNet-20": (20, None),
@@ -153,7 +153,8 @@ SMALL = {
     "no code": ({"code_depth": 1, "loops": 4}, "needs 2 words of code memory and the Arch has 1: raise Arch.code_depth to 2"),
     "no scores": ({"score_depth": 2}, "the program needs 3 words of score memory and the Arch has 2: raise Arch.score_depth to 3"),
     "little outside": ({"external_depth": 50}, r"needs 240 words of external memory and the Arch has 50: raise Arch.external_depth to 240"),
-    "nothing outside": ({"external_depth": 0}, r"needs 240 words of data memory and the Arch has 80: raise Arch.data_depth to 240"),
+    "no image": ({"external_depth": 0}, r"needs 40 words of image memory and the Arch has 1: raise Arch.image_depth to 40"),
+    "nothing outside": ({"external_depth": 0, "image_depth": 64}, r"words of data memory and the Arch has 80: raise Arch.data_depth to "),
 }
 
 

@@ -15,14 +15,14 @@ from hw.gateware.datapath import Datapath
 from hw.program import Program
 from hw.simulate import put, simulate, take
 
-ARCH = Arch(rows=2, lanes=2, loops=3, data_depth=64, weight_depth=32, init_depth=8, score_depth=16, code_depth=4)
+ARCH = Arch(rows=2, lanes=2, loops=3, image_depth=8, data_depth=64, weight_depth=32, init_depth=8, score_depth=16, code_depth=4)
 FEATURES, HIDDEN, SCORES = 5, 4, 6
 
 
 def two_layers(seed: int, final_shift: int = 0) -> Program:
     """A dense layer with a rectifier, and a dense layer that gives scores."""
     random = np.random.default_rng(seed)
-    x, hidden, y = 0, 2 * FEATURES, 0
+    x, hidden, y = ARCH.room.image.start, 0, 0
     images = Loop("n", 2, x=1, y=1)
     lane = Loop("lane", 2, w=1, init=1, y=2)
     first = Nest(
@@ -40,46 +40,50 @@ def two_layers(seed: int, final_shift: int = 0) -> Program:
         bits=32,
         target="scores",
     )
-    layout = {"x": Layout(0, ("n", "j"), (2, FEATURES), (1, 2)), "y": Layout(0, ("n", "i"), (2, SCORES), (1, 2))}
+    layout = {"x": Layout(x, ("n", "j"), (2, FEATURES), (1, 2)), "y": Layout(0, ("n", "i"), (2, SCORES), (1, 2))}
     weights = random.integers(-128, 128, FEATURES * HIDDEN + HIDDEN * SCORES)
     inits = random.integers(-2000, 2000, HIDDEN + SCORES)
-    return assemble(Schedule((first, second), layout, 2, "x", "y", weights, inits, hidden + 2 * HIDDEN, 2 * SCORES), ARCH)
+    return assemble(Schedule((first, second), layout, 2, "x", "y", weights, inits, 2 * HIDDEN, 2 * SCORES), ARCH)
 
 
 def test_cycles_by_hand() -> None:
     program = two_layers(0)
     first, second = program.instructions
-    # fetch and start, one cycle a step, two lanes of the last tile, seven stages from the operands' addresses to the last write
-    assert instruction_cycles(first) == 2 + 2 * FEATURES + 2 + 7
-    assert instruction_cycles(second) == 2 + 3 * HIDDEN + 2 + 7
-    run = 21 + 23
-    assert cycles(program) == FEATURES + run + SCORES + 1
-    assert cycles(program, 3) == FEATURES + run + 2 * (SCORES + run) + SCORES + 1
-    assert simulate(program, np.zeros((5, FEATURES), np.int64)).cycles == (FEATURES + run + SCORES + 1, SCORES + run, SCORES + run)
+    # The last word of the first layer is written 7 stages and a lane after its last step, and read in the fourth step of the second.
+    assert (first.wait, second.wait) == (0, 7 + 1 - 3)
+    assert instruction_cycles(first) == 2 * FEATURES
+    assert instruction_cycles(second) == 5 + 3 * HIDDEN
+    # An instruction begins two cycles before its first step; scores leave when the lanes of the last tile are written.
+    one = FEATURES + 2 + 10 + 17 + 7 + 2 + SCORES
+    assert cycles(program) == one
+    # The scores of the batch before are still on their way when the second layer might begin.
+    further = 10 + 2 + 3 * HIDDEN + 4
+    assert cycles(program, 3) == one + 2 * further
+    assert simulate(program, np.zeros((5, FEATURES), np.int64)).cycles == (one, further, further)
 
 
 def test_a_reduction_shorter_than_the_lanes_waits_for_the_drain() -> None:
     arch = Arch(rows=1, lanes=4, loops=1)
     tiles = 10
     lane = Loop("n", 1, x=1, y=1), Loop("lane", 4, w=1, init=1, y=1)
-    nest = Nest((Loop("i", tiles, y=4),), (), lane, 0, 0, 0, 0, bits=32, target="scores")
-    layout = {"x": Layout(0, ("n", "j"), (1, 1), (1, 1)), "y": Layout(0, ("n", "i"), (1, 40), (1, 1))}
-    program = assemble(Schedule((nest,), layout, 1, "x", "y", np.arange(4), np.zeros(4, np.int64), 1, 40), arch)
-    assert instruction_cycles(program.instructions[0]) == 2 + 1 + (tiles - 1) * 4 + 4 + 7
+    nest = Nest((Loop("i", tiles, y=4),), (), lane, arch.image_address, 0, 0, 0, bits=32, target="scores")
+    layout = {"x": Layout(arch.image_address, ("n", "j"), (1, 1), (1, 1)), "y": Layout(0, ("n", "i"), (1, 40), (1, 1))}
+    program = assemble(Schedule((nest,), layout, 1, "x", "y", np.arange(4), np.zeros(4, np.int64), 0, 40), arch)
+    assert instruction_cycles(program.instructions[0]) == tiles * 4
     simulation = simulate(program, np.array([[3]]))
     assert simulation.y.tolist() == [[0, 3, 6, 9] * tiles]
     assert simulation.cycles == (cycles(program),)
 
 
-def test_a_score_stays_until_it_is_taken_and_the_next_batch_comes_in_meanwhile() -> None:
+def test_a_score_stays_until_it_is_taken_and_the_next_batches_come_in_meanwhile() -> None:
     program = two_layers(1)
-    x = np.random.default_rng(1).integers(-128, 128, (4, FEATURES))
+    x = np.random.default_rng(1).integers(-128, 128, (8, FEATURES))
     machine = Datapath(ARCH)
     seen = []
 
     async def host(context: SimulatorContext) -> None:
         await put(context, machine.load, program.encode().tolist())
-        for batch in (x[:2], x[2:]):
+        for batch in x.reshape(4, 2, FEATURES):
             await put(context, machine.image, batch.T.tolist())
 
     async def reader(context: SimulatorContext) -> None:
@@ -90,15 +94,15 @@ def test_a_score_stays_until_it_is_taken_and_the_next_batch_comes_in_meanwhile()
             assert context.get(machine.score.valid)
             held.append(list(context.get(machine.score.payload)))
         assert held == held[:1] * 101
-        # The second batch is in, but may not run before these scores have left: nothing more is taken.
+        # The second batch is in, but may not end before these scores have left, and the third: nothing more is taken.
         assert not context.get(machine.image.ready)
-        seen.extend(list(payload) for payload in await take(context, machine.score, 2 * SCORES))
+        seen.extend(list(payload) for payload in await take(context, machine.score, 4 * SCORES))
         await context.tick().repeat(3)
         assert not context.get(machine.busy)
         assert not context.get(machine.score.valid)
 
     _run(machine, host, reader)
-    assert np.reshape(seen, (2, SCORES, 2)).transpose(0, 2, 1).reshape(4, SCORES).tolist() == emulate(program, x).tolist()
+    assert np.reshape(seen, (4, SCORES, 2)).transpose(0, 2, 1).reshape(8, SCORES).tolist() == emulate(program, x).tolist()
 
 
 def test_a_machine_takes_images_only_with_a_program_and_programs_one_after_another() -> None:
@@ -176,18 +180,22 @@ def test_cycles_of_segments_and_of_copies_by_hand() -> None:
     arch = replace(ARCH, code_depth=1, external_depth=64)
     images, ones, zeros = (Loop("n", 2, x=1, y=1),), np.ones(2, np.int64), np.zeros(2, np.int64)
     walk = (Loop("f", FEATURES, x=2, y=2),)
-    out = Nest(walk, (), images, 0, 0, 0, 20, target="external")
+    x = arch.room.image.start
+    out = Nest(walk, (), images, x, 0, 0, 20, target="external")
     back = Nest(walk, (), images, 20, 0, 0, 30, source="external")
     last = Nest(walk, (), images, 30, 0, 0, 0, bits=32, target="scores")
     layout = Layout(0, ("n", "f"), (2, FEATURES), (1, 2))
     sizes = (30 + 2 * FEATURES, 2 * FEATURES, 20 + 2 * FEATURES)
-    schedule = Schedule((out, back, last), {"x": layout, "y": layout}, 2, "x", "y", ones, zeros, *sizes)
+    schedule = Schedule((out, back, last), {"x": replace(layout, address=x), "y": layout}, 2, "x", "y", ones, zeros, *sizes)
     program = assemble(schedule, arch)
-    # fetch and start, one cycle a word, and until the last is there
+    # two cycles to its first step, one a word, and until the last is there
     assert [instruction_cycles(instruction) for instruction in program.instructions[:2]] == [2 + FEATURES + 1, 2 + FEATURES + 1 + 16]
     assert [len(segment.code) for segment in program.segments] == [1, 1, 1]
     assert [len(segment.weights) for segment in program.segments] == [0, 0, 1]
-    one_batch = sum(map(len, program.loads)) + 3 + FEATURES + sum(map(instruction_cycles, program.instructions)) + FEATURES + 1
+    # Behind a segment's words come its setup and its first instruction, a cycle each, and images with the latter; the next segment comes
+    # when all is done. The last instruction copies nothing: 2 cycles to its first step, 7 stages and a lane from its last to the result.
+    store, load = map(instruction_cycles, program.instructions[:2])
+    one_batch = sum(map(len, program.loads)) + (1 + FEATURES + store) + (2 + load) + (2 + 2 + FEATURES - 1 + 7 + 1) + FEATURES + 1
     x = np.arange(3 * FEATURES).reshape(3, FEATURES)
     simulation = simulate(program, x)
     assert simulation.y.tolist() == x.tolist()

@@ -34,15 +34,15 @@ def test_a_program_computes_what_its_schedule_means(case: tuple[Arch, Schedule, 
 @given(graph_cases())
 def test_a_program_computes_what_its_graph_means(case: tuple[Graph, Arch, np.ndarray]) -> None:
     integer, arch, x = case
-    assert (emulate(assemble(lower(integer, arch.tile), arch), x) == interpret(integer, x)).all()
+    assert (emulate(assemble(lower(integer, arch.tile, arch.room), arch), x) == interpret(integer, x)).all()
 
 
 @settings(max_examples=60, deadline=None)
 @given(graph=float_graphs(windows=True), room=ROOMS, rows=st.integers(1, 3), lanes=st.sampled_from([1, 3, 4]), seed=st.integers(0, 99))
 def test_what_lower_cuts_for_a_room_fits_the_machine_that_has_it(graph: Graph, room: Room, rows: int, lanes: int, seed: int) -> None:
     integer = extremes(quantize(fold(graph), np.random.default_rng(seed).normal(size=(20, features(graph))), 8), seed)
-    arch = Arch(rows=rows, lanes=lanes, score_depth=8192, code_depth=16, external_depth=1 << 16)
-    schedule, room = lowered(integer, arch.tile, room)
+    arch = Arch(rows=rows, lanes=lanes, image_depth=8192, score_depth=8192, code_depth=16, external_depth=1 << 16)
+    schedule, room = lowered(integer, arch.tile, replace(room, image=arch.room.image))
     depths = {"data_depth": -(-room.data // rows), "weight_depth": -(-room.weights // lanes), "init_depth": -(-room.inits // lanes)}
     x = images(integer, 4, seed, extreme=bool(seed % 2))
     assert (emulate(assemble(schedule, replace(arch, **depths)), x) == interpret(integer, x)).all()
@@ -62,9 +62,9 @@ def test_more_work_than_one_block_and_wider_sums_than_a_float(bits: int) -> None
     x, w = (random.integers(-(1 << (bits - 1)), 1 << (bits - 1), shape) for shape in ((IMAGES, features), (features, scores)))
     assert x.shape[0] * w.size > BLOCK
     outer, reduce = (Loop("s", scores, w=1, y=1),), (Loop("f", features, x=1, w=scores),)
-    nest = Nest(outer, reduce, (Loop("n", 1, x=1, y=1),), 0, 0, 0, 0, bits=32, target="scores")
-    layout = {"x": Layout(0, ("n", "f"), (1, features), (1, 1)), "y": Layout(0, ("n", "s"), (1, scores), (1, 1))}
-    schedule = Schedule((nest,), layout, 1, "x", "y", w.ravel(), np.zeros(1, np.int64), features, scores)
+    nest = Nest(outer, reduce, (Loop("n", 1, x=1, y=1),), arch.image_address, 0, 0, 0, bits=32, target="scores")
+    layout = {"x": Layout(arch.image_address, ("n", "f"), (1, features), (1, 1)), "y": Layout(0, ("n", "s"), (1, scores), (1, 1))}
+    schedule = Schedule((nest,), layout, 1, "x", "y", w.ravel(), np.zeros(1, np.int64), 0, scores)
     # Python's integers have no width at all.
     assert (emulate(assemble(schedule, arch), x) == (x.astype(object) @ w.astype(object) + 2**31) % 2**32 - 2**31).all()
 
@@ -91,7 +91,8 @@ def test_images_that_do_not_fit_are_refused(x: np.ndarray, message: str) -> None
 def _identity(arch: Arch, features: int) -> Schedule:
     """The schedule that gives every feature as a score."""
     loop = Loop("f", features, x=arch.rows, y=arch.rows)
-    nest = Nest((loop,), (), (Loop("n", arch.rows, x=1, y=1),), 0, 0, 0, 0, bits=arch.acc_bits, target="scores")
-    layout = Layout(0, ("n", "f"), (arch.rows, features), (1, arch.rows))
+    at = arch.room.image.start
+    nest = Nest((loop,), (), (Loop("n", arch.rows, x=1, y=1),), at, 0, 0, 0, bits=arch.acc_bits, target="scores")
+    scores = Layout(0, ("n", "f"), (arch.rows, features), (1, arch.rows))
     ones, zeros = np.ones(arch.lanes, np.int64), np.zeros(arch.lanes, np.int64)
-    return Schedule((nest,), {"x": layout, "y": layout}, arch.rows, "x", "y", ones, zeros, features * arch.rows, features * arch.rows)
+    return Schedule((nest,), {"x": replace(scores, address=at), "y": scores}, arch.rows, "x", "y", ones, zeros, 0, features * arch.rows)

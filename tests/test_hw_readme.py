@@ -1,7 +1,6 @@
 """hw/README.md against the code: fields, widths, depths, sections, files and formulas are what they say."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +44,7 @@ def test_the_instruction_table_is_the_layout() -> None:
 
 def test_the_memory_table_has_the_default_depths() -> None:
     fields = {"code": "code_depth", "weights": "weight_depth", "inits": "init_depth", "data": "data_depth", "scores": "score_depth"}
-    fields["external"] = "external_depth"
+    fields |= {"image": "image_depth", "external": "external_depth"}
     assert {name: int(depth) for name, _, depth, _ in table("## Memories")} == {name: getattr(Arch(), fields[name]) for name in fields}
 
 
@@ -70,11 +69,12 @@ def test_the_file_table_has_every_file() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_formula_is_the_function(seed: int) -> None:
-    formula = next(line for line in TEXT.splitlines() if "max(steps, lanes)" in line)
-    first, second, third, lanes = np.random.default_rng(seed).integers(1, 6, 4).tolist()
+    (formula,) = re.findall(r"^    (.*max\(steps, lanes\))$", TEXT, re.MULTILINE)
+    first, second, third, lanes, wait = np.random.default_rng(seed).integers(1, 6, 5).tolist()
     loops = [{"steps": extent - 1} for extent in (first, second, third)]
-    instruction = Arch(lanes=6).instruction.const({"loops": loops, "reduce": 2, "lanes": lanes})
-    assert eval(formula, {"steps": first * second, "tiles": third, "lanes": lanes, "max": max}) == instruction_cycles(instruction)
+    instruction = Arch(lanes=6).instruction.const({"loops": loops, "reduce": 2, "lanes": lanes, "wait": wait})
+    values = {"steps": first * second, "tiles": third, "lanes": lanes, "wait": wait, "max": max}
+    assert eval(formula, values) == instruction_cycles(instruction)
 
 
 @pytest.mark.parametrize("copy", ["load", "store"])
@@ -85,18 +85,19 @@ def test_the_formula_of_a_copy_is_the_function(copy: str) -> None:
 
 
 @pytest.mark.parametrize(("fill", "send"), [(3, 5), (5, 3)])
-@pytest.mark.parametrize("source", ["data", "external"])
+@pytest.mark.parametrize("source", ["image", "external"])
 def test_the_formulas_of_a_batch_are_the_function(fill: int, send: int, source: str) -> None:
     arch = Arch(rows=1, lanes=1, external_depth=8)
     words = np.zeros((1, 1), np.int64)
-    first, further, anew = (line for line in TEXT.splitlines() if "+ sum of instructions" in line)
-    program = Program(arch, (Segment((0, 0, 0), words, words),), np.arange(fill), np.arange(send))
-    values = {"fill": fill, "send": send, "run": sum(map(instruction_cycles, program.instructions)), "max": max}
-    alone, more = (eval(line.replace("sum of instructions", "run"), dict(values)) for line in (first, further))
-    assert [cycles(program, batches) for batches in (1, 2, 5)] == [alone, alone + more, alone + 4 * more]
-    cut = replace(program, segments=program.segments * 2, source=source)
-    values |= {"fill": fill * (source == "data"), "load": sum(map(len, cut.loads)), "segments": 2, "run": 2 * values["run"]}
-    assert cycles(cut, 3) == 3 * eval(anew.replace("sum of instructions", "run"), dict(values))
+    code = [{"loops": [{"steps": 40}], "lanes": 1, "reduce": 1, "final": number == 2, "end": number == 2} for number in range(3)]
+    segment = Segment(tuple(arch.instruction.const(fields).as_bits() for fields in code), words, words)
+    first, further, anew = re.findall(r"^    (.*sum of instructions.*)$", TEXT, re.MULTILINE)
+    program = Program(arch, (segment,), np.arange(fill), np.arange(send), source)
+    values = {"fill": fill, "send": send, "lanes": 1, "segments": 1, "load": sum(map(len, program.loads))}
+    values["run"] = sum(map(instruction_cycles, program.instructions))
+    alone, more, again = (eval(line.replace("sum of instructions", "run"), dict(values)) for line in (first, further, anew))
+    expected = [alone, alone + more, alone + 4 * more] if source == "image" else [again, 2 * again, 5 * again]
+    assert [cycles(program, batches) for batches in (1, 2, 5)] == expected
 
 
 def test_the_code_runs_and_its_three_readers_agree() -> None:

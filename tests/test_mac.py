@@ -41,18 +41,19 @@ def test_sums_wrap_and_leave_lane_by_lane(
         for number in range(length):
             x, w = numbers(8, rows), numbers(8, lanes)
             acc = np.maximum(acc, np.outer(w, x)) if maximum else acc + np.outer(w, x)
-            steps.append({"x": x, "w": w, "init": start, "first": number == 0, "last": number == length - 1})
+            y = 40 * len(lasts) if number == length - 1 else 9
+            mode = {"lanes": used, "lane_y": 3, "maximum": maximum, "shift": len(lasts)}
+            steps.append({"x": x, "w": w, "init": start, "first": number == 0, "last": number == length - 1, "y": y, "mode": mode})
             steps += [None] * int(bubbles and random.integers(0, 2))
         lasts.append(max(cycle for cycle, step in enumerate(steps) if step))
         sums += wrap(acc, arch.acc_bits)[:used].tolist()
-    found, when = [], []
+    found, when, where = [], [], []
 
     async def bench(context: SimulatorContext) -> None:
-        context.set(mac.lanes, used)
-        context.set(mac.maximum, maximum)
         for cycle, step in enumerate([*steps, *[None] * (mac.latency + used)]):
             if context.get(mac.o.valid):
-                found.append(list(context.get(mac.o.payload)))
+                found.append(list(context.get(mac.o.payload.numbers)))
+                where.append((context.get(mac.o.payload.y), context.get(mac.o.payload.mode.shift)))
                 when.append(cycle)
             context.set(mac.i.valid, step is not None)
             context.set(mac.i.payload, step or {"x": numbers(8, rows), "first": 1, "last": 1})
@@ -63,4 +64,5 @@ def test_sums_wrap_and_leave_lane_by_lane(
     simulator.add_testbench(bench)
     simulator.run()
     assert found == sums
+    assert where == [(40 * number + 3 * lane, number) for number in range(len(lasts)) for lane in range(used)]
     assert when == [last + mac.latency + lane for last in lasts for lane in range(used)]

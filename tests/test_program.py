@@ -57,8 +57,8 @@ def test_programs_that_differ_are_not_equal(other: dict) -> None:
 
 def test_a_setup_says_where_a_batch_comes_in_and_goes_out() -> None:
     found = [[value for _, value in _fields(setup)] for setup in PROGRAM.setups]
-    #        takes, gives, image_first, image_last, score_first, score_last, code_last
-    assert found == [[1, 0, 1, 3, 0, 1, 1], [0, 1, 1, 3, 0, 1, 0]]
+    #        takes, gives, image_first, image_last, score_first, score_last
+    assert found == [[1, 0, 1, 3, 0, 1], [0, 1, 1, 3, 0, 1]]
     assert [setup.takes_image for setup in replace(PROGRAM, source="external").setups] == [0, 0]
 
 
@@ -101,7 +101,7 @@ def test_a_program_for_another_machine_is_refused() -> None:
 
 
 def test_a_program_of_another_version_is_refused() -> None:
-    with pytest.raises(ValueError, match="version 7, expected 2"):
+    with pytest.raises(ValueError, match="version 7, expected 3"):
         Program.decode(_altered(3, 7), ARCH)
 
 
@@ -125,7 +125,7 @@ def test_words_with_a_valid_checksum_that_make_no_program_are_refused() -> None:
         ({"code": (0, 0, 0)}, r"3 words of code memory and the Arch has 2: raise Arch.code_depth to 3"),
         ({"weights": np.zeros((5, 3), np.int64)}, r"5 words of weight memory and the Arch has 4: raise Arch.weight_depth to 5"),
         ({"inits": np.zeros((9, 3), np.int64)}, r"9 words of init memory and the Arch has 4: raise Arch.init_depth to 9"),
-        ({"image": np.array([8192])}, r"8193 words of data memory and the Arch has 8192: raise Arch.data_depth to 8193"),
+        ({"image": np.array([1024])}, r"1025 words of image memory and the Arch has 1024: raise Arch.image_depth to 1025"),
         ({"image": np.array([100]), "source": "external"}, r"101 words of external memory and the Arch has 100: raise Arch.external_depth"),
         ({"score": np.array([256])}, r"257 words of score memory and the Arch has 256: raise Arch.score_depth to 257"),
         ({"weights": np.full((1, 3), 16)}, r"weights go from 16 to 16, expected -16 to 15: quantize to 5 bits"),

@@ -18,14 +18,15 @@ def test_the_circuit_keeps_the_rounding_rule(acc_bits: int, data_bits: int) -> N
 
     async def bench(context: SimulatorContext) -> None:
         for setting in settings:
-            for port, value in zip((circuit.shift, circuit.relu, circuit.saturate), setting, strict=True):
-                context.set(port, value)
+            mode = dict(zip(("shift", "relu", "saturate"), setting, strict=True))
             for cycle in range(len(numbers) + circuit.latency):
                 context.set(circuit.i.valid, cycle < len(numbers))
-                context.set(circuit.i.payload, numbers[min(cycle, len(numbers) - 1)].tolist())
+                here = min(cycle, len(numbers) - 1)
+                context.set(circuit.i.payload, {"numbers": numbers[here].tolist(), "y": here, "mode": mode})
                 assert context.get(circuit.o.valid) == (cycle >= circuit.latency)
                 if cycle >= circuit.latency:
-                    found.append(list(context.get(circuit.o.payload)))
+                    found.append(list(context.get(circuit.o.payload.numbers)))
+                    assert context.get(circuit.o.payload.y) == cycle - circuit.latency
                 await context.tick()
 
     simulator = Simulator(circuit)

@@ -1,5 +1,7 @@
 """The gateware against the emulator, bit for bit, and against the cycle formula, to the cycle."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -45,7 +47,7 @@ def test_streams_that_stall_change_nothing(case: tuple[Arch, Schedule, np.ndarra
 @given(graph_cases())
 def test_the_gateware_computes_what_the_graph_means(case: tuple[Graph, Arch, np.ndarray]) -> None:
     integer, arch, x = case
-    program = assemble(lower(integer, arch.tile), arch)
+    program = assemble(lower(integer, arch.tile, arch.room), arch)
     simulation = simulate(program, x)
     assert (simulation.y == interpret(integer, x)).all()
     assert sum(simulation.cycles) == cycles(program, len(simulation.cycles))
@@ -66,8 +68,10 @@ def test_an_unknown_engine_is_refused() -> None:
 def _sum_of_two() -> Program:
     """The program that adds an image's two features."""
     nest = Nest((), (Loop("j", 2, x=2),), (Loop("n", 2, x=1, y=1),), 0, 0, 0, 0, bits=32, target="scores")
-    layout = {"x": Layout(0, ("n", "j"), (2, 2), (1, 2)), "y": Layout(0, ("n",), (2,), (1,))}
-    return assemble(Schedule((nest,), layout, 2, "x", "y", np.ones(1, np.int64), np.zeros(1, np.int64), 4, 2), Arch(rows=2, lanes=1))
+    arch = Arch(rows=2, lanes=1)
+    at = arch.room.image.start
+    layout = {"x": Layout(at, ("n", "j"), (2, 2), (1, 2)), "y": Layout(0, ("n",), (2,), (1,))}
+    return assemble(Schedule((replace(nest, x=at),), layout, 2, "x", "y", np.ones(1, np.int64), np.zeros(1, np.int64), 0, 2), arch)
 
 
 def stalls(seed: int) -> list[int]:

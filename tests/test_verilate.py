@@ -21,11 +21,11 @@ from hw.emulate import emulate
 from hw.simulate import simulate
 from hw.verilate import verilated
 
-DEPTHS = {"data_depth": 2048, "weight_depth": 24, "init_depth": 12, "score_depth": 1024, "code_depth": 64}
+DEPTHS = {"image_depth": 32, "data_depth": 2048, "weight_depth": 24, "init_depth": 12, "score_depth": 1024, "code_depth": 64}
 # Ports of 35 and 130 bits in one machine, of 128 and 256 in the other.
 COPYING = Arch(rows=5, lanes=2, data_bits=7, weight_bits=6, acc_bits=26, loops=4, **DEPTHS, external_depth=2048)
 PLAIN = Arch(rows=16, lanes=1, acc_bits=16, loops=4, **DEPTHS)
-SOME = Arch(rows=1, lanes=1, loops=1, data_depth=8, weight_depth=8, init_depth=8, score_depth=8, code_depth=8)
+SOME = Arch(rows=1, lanes=1, loops=1, image_depth=8, data_depth=8, weight_depth=8, init_depth=8, score_depth=8, code_depth=8)
 
 
 @settings(max_examples=60, deadline=None)

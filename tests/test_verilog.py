@@ -9,7 +9,7 @@ import pytest
 from hw.arch import Arch
 from hw.verilog import verilog
 
-SMALL = {"data_depth": 16, "weight_depth": 16, "init_depth": 16, "score_depth": 16, "code_depth": 16}
+SMALL = {"image_depth": 16, "data_depth": 16, "weight_depth": 16, "init_depth": 16, "score_depth": 16, "code_depth": 16}
 
 
 def test_ports_have_plain_names_and_the_widths_of_the_arch() -> None:

@@ -28,12 +28,14 @@ def test_the_walker_counts_as_itertools_does(case: tuple[Arch, Schedule, np.ndar
 
 
 @pytest.mark.parametrize("nest_steps", [1, 5])
-def test_one_step_a_cycle_and_one_cycle_between_instructions(nest_steps: int) -> None:
+@pytest.mark.parametrize("wait", [0, 1, 4])
+def test_one_step_a_cycle_from_one_instruction_to_the_next_unless_that_waits(nest_steps: int, wait: int) -> None:
     arch = Arch(loops=2, rows=1, lanes=1)
-    word = arch.instruction.const({"loops": [{"steps": nest_steps - 1, "x": 1}], "reduce": 1}).as_bits()
-    walked, cycles = _walked(arch, [word, word], 2 * nest_steps, repeat(0))
-    assert [step[0] for step in walked] == 2 * list(range(nest_steps))
-    assert cycles == 2 * (1 + nest_steps)
+    fields = {"loops": [{"steps": nest_steps - 1, "x": 1}], "reduce": 1}
+    words = [arch.instruction.const({**fields, "wait": number * wait}).as_bits() for number in range(3)]
+    walked, cycles = _walked(arch, words, 3 * nest_steps, repeat(0))
+    assert [step[0] for step in walked] == 3 * list(range(nest_steps))
+    assert cycles == 2 + 3 * nest_steps + wait + 2 * wait
 
 
 def _walked(arch: Arch, words: list[int], count: int, pauses) -> tuple[list[tuple[int, ...]], int]:
