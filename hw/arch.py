@@ -100,8 +100,7 @@ class Arch:
     @property
     def memory_bits(self) -> int:
         """All memory on the chip, in bits."""
-        depths = {Target.CODE: self.code_depth, Target.WEIGHTS: self.weight_depth, Target.INITS: self.init_depth}
-        loaded = sum(depth * Shape.cast(self.words[target]).width for target, depth in depths.items())
+        loaded = sum(depth * Shape.cast(self.words[target]).width for target, depth in self.depths.items() if target != Target.SETUP)
         words = self.data_depth + 2 * self.image_depth
         return loaded + self.rows * (words * self.data_bits + self.score_depth * self.acc_bits)
 
@@ -140,9 +139,9 @@ class Arch:
 
     @property
     def setup(self) -> data.StructLayout:
-        """What a segment does: does a batch come in before it and go out after it, and from where to where."""
+        """What a segment does: does a batch come in before it and go out after it, and from where to where; and the sum of its words."""
         addresses = ("image_first", "image_last", "score_first", "score_last")
-        return data.StructLayout({"takes_image": 1, "gives_scores": 1, **{field: self.address_bits for field in addresses}})
+        return data.StructLayout({"check": 32, "takes_image": 1, "gives_scores": 1, **{field: self.address_bits for field in addresses}})
 
     @property
     def words(self) -> dict[Target, data.Layout]:
@@ -153,6 +152,11 @@ class Arch:
             Target.INITS: data.ArrayLayout(signed(self.acc_bits), self.lanes),
             Target.SETUP: self.setup,
         }
+
+    @property
+    def depths(self) -> dict[Target, int]:
+        """How many words of everything that a program loads there is room for."""
+        return {Target.CODE: self.code_depth, Target.WEIGHTS: self.weight_depth, Target.INITS: self.init_depth, Target.SETUP: 1}
 
     def chunks(self, target: Target) -> int:
         """How many 32-bit words of the program stream make one word of a target."""

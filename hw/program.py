@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from zlib import crc32
 
@@ -73,11 +74,13 @@ class Program:
     @property
     def setups(self) -> tuple[data.Const, ...]:
         """What the machine must know of each segment."""
+        check = [int(words.sum(dtype=np.uint32)) for words in self._memories]
         image, score = self.image, self.score
         places = {"image_first": image.min(), "image_last": image.max(), "score_first": score.min(), "score_last": score.max()}
         return tuple(
             self.arch.setup.const(
                 {
+                    "check": check[number],
                     "takes_image": number == 0 and self.source == "image",
                     "gives_scores": number == len(self.segments) - 1,
                     **{field: int(address) for field, address in places.items()},
@@ -89,6 +92,14 @@ class Program:
     @property
     def loads(self) -> tuple[np.ndarray, ...]:
         """The uint32 words that the machine must take for each segment: its memories, then the setup that makes it run."""
+        return tuple(
+            np.concatenate([words, *_section(Target.SETUP, _split([setup.as_bits()], self.arch.chunks(Target.SETUP)))])
+            for words, setup in zip(self._memories, self.setups, strict=True)
+        )
+
+    @cached_property
+    def _memories(self) -> tuple[np.ndarray, ...]:
+        """The words of each segment's memories."""
         arch = self.arch
         return tuple(
             np.concatenate(
@@ -96,10 +107,9 @@ class Program:
                     *_section(Target.CODE, _split(segment.code, arch.chunks(Target.CODE))),
                     *_section(Target.WEIGHTS, packed(segment.weights, arch.weight_bits, arch.chunks(Target.WEIGHTS))),
                     *_section(Target.INITS, packed(segment.inits, arch.acc_bits, arch.chunks(Target.INITS))),
-                    *_section(Target.SETUP, _split([setup.as_bits()], arch.chunks(Target.SETUP))),
                 ]
             )
-            for segment, setup in zip(self.segments, self.setups, strict=True)
+            for segment in self.segments
         )
 
     def encode(self) -> np.ndarray:

@@ -1,13 +1,16 @@
 """The datapath at its ports: streams that keep their promises, programs one after another, a count of its cycles."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pytest
+from amaranth import Elaboratable, ResetInserter, Signal
 from amaranth.sim import Simulator, SimulatorContext
 
 from bayestt.ir.nest import Loop, Nest
 from bayestt.ir.schedule import Layout, Schedule
-from hw.arch import Arch
+from hw.arch import Arch, Target
 from hw.assemble import assemble
 from hw.cycles import cycles, instruction_cycles
 from hw.emulate import emulate
@@ -203,7 +206,84 @@ def test_cycles_of_segments_and_of_copies_by_hand() -> None:
     assert simulate(program, x, [0, 2, 1]).y.tolist() == x.tolist()
 
 
-def _run(machine: Datapath, *benches) -> None:
+BAD = {
+    "truncated, and then another": lambda words: [*words[:-9], *words],
+    "a heading of nothing": lambda words: [*words, 9, 1, 0],
+    "a word beyond the code memory": lambda words: [*words, Target.CODE.value | ARCH.code_depth << 8, 1, *[0] * ARCH.chunks(Target.CODE)],
+    "one bit altered": lambda words: [*words[:30], words[30] ^ 4, *words[31:]],
+    "no end": lambda words: _endless(),
+}
+"""What is no program, made of the words of one."""
+
+
+@pytest.mark.parametrize("spoil", BAD.values(), ids=BAD)
+def test_what_is_no_program_is_an_error_until_reset(spoil: Callable[[list[int]], list[int]]) -> None:
+    program = two_layers(8)
+    x = np.random.default_rng(4).integers(-128, 128, (2, FEATURES))
+    reset = Signal()
+    machine = Datapath(ARCH)
+
+    async def bench(context: SimulatorContext) -> None:
+        words = np.concatenate(program.loads).tolist()
+        await put(context, machine.load, spoil(words))
+        await put(context, machine.image, x.T.tolist())
+        await context.tick().repeat(ARCH.code_depth * 30)
+        assert context.get(machine.error)
+        assert not context.get(machine.busy)
+        # Nobody waits: whatever comes is taken.
+        await put(context, machine.load, words)
+        await put(context, machine.image, x.T.tolist())
+        context.set(reset, 1)
+        await context.tick()
+        context.set(reset, 0)
+        await put(context, machine.load, words)
+        await put(context, machine.image, x.T.tolist())
+        taken = [list(payload) for payload in await take(context, machine.score, SCORES)]
+        assert np.transpose(taken).tolist() == emulate(program, x).tolist()
+        assert not context.get(machine.error)
+
+    _run(ResetInserter(reset)(machine), bench)
+
+
+@pytest.mark.parametrize("when", [3, FEATURES + 4, FEATURES + 20, FEATURES + 50])
+def test_a_reset_at_any_time_leaves_a_machine_that_works(when: int) -> None:
+    program = two_layers(9)
+    x = np.random.default_rng(5).integers(-128, 128, (4, FEATURES))
+    reset = Signal()
+    machine = Datapath(ARCH)
+
+    async def bench(context: SimulatorContext) -> None:
+        words = np.concatenate(program.loads).tolist()
+        await put(context, machine.load, words)
+        context.set(machine.image.valid, 1)
+        context.set(machine.score.ready, when % 2)
+        await context.tick().repeat(when)
+        context.set(machine.image.valid, 0)
+        context.set(reset, 1)
+        await context.tick()
+        context.set(reset, 0)
+        assert not context.get(machine.busy)
+        assert not context.get(machine.score.valid)
+        await put(context, machine.load, words)
+        await put(context, machine.image, x[:2].T.tolist())
+        await put(context, machine.image, x[2:].T.tolist())
+        taken = [list(payload) for payload in await take(context, machine.score, 2 * SCORES)]
+        found = np.reshape(taken, (2, SCORES, 2)).transpose(0, 2, 1).reshape(4, SCORES)
+        assert found.tolist() == emulate(program, x).tolist()
+
+    _run(ResetInserter(reset)(machine), bench)
+
+
+def _endless() -> list[int]:
+    """A program whose code memory is full of instructions of which none is the last, its checks in order."""
+    chunks = ARCH.chunks(Target.CODE)
+    code = [Target.CODE.value, ARCH.code_depth, *[0] * chunks * ARCH.code_depth]
+    fields = {"check": sum(code), "takes_image": 1, "gives_scores": 1, "image_last": FEATURES - 1}
+    word = ARCH.setup.const(fields).as_bits()
+    return [*code, Target.SETUP.value, 1, *(word >> 32 * chunk & 0xFFFFFFFF for chunk in range(ARCH.chunks(Target.SETUP)))]
+
+
+def _run(machine: Elaboratable, *benches) -> None:
     """Simulate a machine under testbenches."""
     simulator = Simulator(machine)
     simulator.add_clock(1e-6)

@@ -57,8 +57,9 @@ def test_programs_that_differ_are_not_equal(other: dict) -> None:
 
 def test_a_setup_says_where_a_batch_comes_in_and_goes_out() -> None:
     found = [[value for _, value in _fields(setup)] for setup in PROGRAM.setups]
-    #        takes, gives, image_first, image_last, score_first, score_last
-    assert found == [[1, 0, 1, 3, 0, 1], [0, 1, 1, 3, 0, 1]]
+    sums = [sum(words[: -2 - ARCH.chunks(Target.SETUP)].tolist()) % 2**32 for words in PROGRAM.loads]
+    #        check, takes, gives, image_first, image_last, score_first, score_last
+    assert found == [[sums[0], 1, 0, 1, 3, 0, 1], [sums[1], 0, 1, 1, 3, 0, 1]]
     assert [setup.takes_image for setup in replace(PROGRAM, source="external").setups] == [0, 0]
 
 

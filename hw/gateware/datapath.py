@@ -25,6 +25,8 @@ class Datapath(wiring.Component):
     batch after batch, until `load` has another: the next batch comes in while one is computed, and its first instruction follows the last
     one of the batch before. Every other segment runs once. `load` waits while the machine runs.
     Where there is an external memory, `read`, `answer` and `write` go there: `External` says how.
+    `error` when what came in was no program (`Loader` says what that is), or one without an end: whatever else comes is taken and dropped,
+    until reset.
     `cycles` counts the cycles in which the machine is `busy`: from a batch's first element to its last score, and where a program comes in.
 
     Latency and throughput: `hw.cycles.cycles`.
@@ -39,6 +41,7 @@ class Datapath(wiring.Component):
                 "score": Out(stream.Signature(data.ArrayLayout(signed(arch.acc_bits), arch.rows))),
                 **(streams(arch) if arch.external_depth else {}),
                 "busy": Out(1),
+                "error": Out(1),
                 "cycles": Out(32),
             }
         )
@@ -79,7 +82,7 @@ class Datapath(wiring.Component):
                 port.data.eq(loader.word(target)),
                 port.en.eq(loader.o.valid & (entry.target == target)),
             ]
-        m.d.comb += [loader.i.payload.eq(self.load.payload), loader.i.valid.eq(self.load.valid & self.load.ready)]
+        m.d.comb += [loader.i.payload.eq(self.load.payload), loader.i.valid.eq(self.load.valid & self.load.ready & ~self.error)]
 
         # Images in: one page of the memory is filled while the other is read.
         filled = Signal(2)  # pages that wait for their first instruction
@@ -126,6 +129,8 @@ class Datapath(wiring.Component):
                 with m.If(complete):
                     m.d.sync += setup.eq(loader.word(Target.SETUP))
                     m.next = "Run"
+                with m.If(loader.fault):
+                    m.next = "Error"
             # A program that waits comes in before the next batch.
             with m.State("Run"):
                 m.d.sync += fetched.eq(~takes)
@@ -142,10 +147,16 @@ class Datapath(wiring.Component):
                         m.d.sync += [number.eq(0), owed.eq(setup.gives_scores)]
                         with m.If(~resident):
                             m.next = "Settle"
+                    with m.Elif(number == arch.code_depth - 1):
+                        m.next = "Error"
                 with m.If(loader.o.valid & (entry.target != Target.NOTE)):
                     m.next = "Load"
+                with m.If(loader.fault):
+                    m.next = "Error"
             with m.State("Settle"), m.If(walker.idle & settled):
                 m.next = "Load"
+            with m.State("Error"):
+                m.d.comb += [self.error.eq(1), self.load.ready.eq(1), self.image.ready.eq(1)]
         m.d.comb += [
             fetch.addr.eq(number),
             walker.i.payload.eq(instruction),
@@ -247,7 +258,7 @@ class Datapath(wiring.Component):
                 m.d.sync += [sent.eq(0), sending.eq(0), owed.eq(0)]
 
         # Status.
-        waiting = control.ongoing("Load") | (control.ongoing("Run") & resident & between & ~fill)
+        waiting = self.error | control.ongoing("Load") | (control.ongoing("Run") & resident & between & ~fill)
         m.d.comb += self.busy.eq(~waiting | loader.i.valid | loader.o.valid | ~sent_all)
         m.d.sync += self.cycles.eq(self.cycles + self.busy)
         return m

@@ -1,6 +1,6 @@
 """The door through which a program comes in: sections of 32-bit words become words of the machine's memories."""
 
-from amaranth import Cat, Module, Signal, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,6 +12,8 @@ class Loader(wiring.Component):
 
     A section is `target` (8 bits) and `start` address (24 bits) in a first word, `count` in a second, then `count` memory words of as
     many 32-bit chunks as the target needs, the least significant first. Notes come out as words of one chunk, for nobody to take.
+    `fault` when something is no program: a heading that names no target, a word that comes out beyond the end of its memory, or a setup
+    whose `check` is not the sum of all words of code, weights and inits, with their headings, since the setup before.
 
     Latency: 1 cycle from a word's last chunk. Throughput: 1 chunk a cycle.
     """
@@ -20,7 +22,7 @@ class Loader(wiring.Component):
         self.arch = arch
         self.widest = max(map(arch.chunks, Target))
         word = data.StructLayout({"target": Target, "address": 24, "chunks": data.ArrayLayout(32, self.widest)})
-        super().__init__({"i": In(stream.Signature(32)), "o": Out(stream.Signature(word, always_ready=True))})
+        super().__init__({"i": In(stream.Signature(32)), "o": Out(stream.Signature(word, always_ready=True)), "fault": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -34,8 +36,12 @@ class Loader(wiring.Component):
         with m.If(self.o.valid):
             m.d.sync += word.address.eq(word.address + 1)
 
-        with m.If(self.i.valid), m.FSM():
+        check = Signal(32)
+        heading = data.View(data.StructLayout({"target": 8, "address": 24}), self.i.payload)
+        unknown = Signal()
+        with m.If(self.i.valid), m.FSM() as reading:
             with m.State("Begin"):
+                m.d.comb += unknown.eq(heading.target > max(target.value for target in Target))
                 m.d.sync += Cat(word.target, word.address).eq(self.i.payload)
                 m.next = "Count"
             with m.State("Count"):
@@ -54,6 +60,21 @@ class Loader(wiring.Component):
                     m.d.sync += [self.o.valid.eq(1), chunks_left.eq(chunks), words_left.eq(words_left - 1)]
                     with m.If(words_left == 1):
                         m.next = "Begin"
+
+        # What is no program.
+        target = Mux(reading.ongoing("Begin"), heading.target, word.target.as_value())
+        with m.If(self.i.valid & (target != Target.NOTE.value) & (target != Target.SETUP.value)):
+            m.d.sync += check.eq(check + self.i.payload)
+        beyond = Signal()
+        with m.Switch(word.target):
+            for target, depth in self.arch.depths.items():
+                with m.Case(target):
+                    m.d.comb += beyond.eq(word.address >= depth)
+        with m.If(self.o.valid & (word.target == Target.SETUP)):
+            m.d.sync += check.eq(0)
+        setup = data.View(self.arch.setup, self.word(Target.SETUP)[: self.arch.setup.size])
+        wrong = (word.target == Target.SETUP) & (setup.check != check)
+        m.d.comb += self.fault.eq(unknown | (self.o.valid & (beyond | wrong)))
         return m
 
     def word(self, target: Target) -> Value:
