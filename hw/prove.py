@@ -81,7 +81,7 @@ def _ports(claim: wiring.Component) -> dict[str, Value]:
 
 def _decided(claim: wiring.Component, folder: str, *question: str) -> Verdict:
     """What the checker answers."""
-    done = _called(folder, CHECKER, "-s", "z3", *question, "--dump-vcd", "trace.vcd", "claim.smt2")
+    done = _called(folder, CHECKER, "-s", "z3", "--logic", "QF_BV", *question, "--dump-vcd", "trace.vcd", "claim.smt2")
     (status,) = re.findall(r"Status: (\S+)", done.stdout) or ["NONE"]
     if status == "PASSED":
         return Verdict(True)
