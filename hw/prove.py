@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from amaranth import ClockDomain, Const, Module, Value
+from amaranth import ClockDomain, Const, Module, Signal, Value
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
@@ -70,13 +70,14 @@ def _written(claim: wiring.Component) -> str:
     top = Module()
     top.domains += domain
     top.submodules.claim = claim
-    ports = {name: (Value.cast(port), None) for name, port in _ports(claim).items()}
+    ports = {name: (port, None) for name, port in _ports(claim).items()}
     return rtlil.convert(top, name="claim", ports={"clk": (domain.clk, None), **ports})
 
 
-def _ports(claim: wiring.Component) -> dict[str, Value]:
-    """A component's ports by plain names: `load_payload`."""
-    return {"_".join(map(str, path)): port for path, _, port in claim.signature.flatten(claim)}
+def _ports(claim: wiring.Component) -> dict[str, Signal]:
+    """A component's ports by plain names, `load_payload`; without those that are always 1."""
+    ports = {"_".join(map(str, path)): Value.cast(port) for path, _, port in claim.signature.flatten(claim)}
+    return {name: port for name, port in ports.items() if isinstance(port, Signal)}
 
 
 def _decided(claim: wiring.Component, folder: str, *question: str) -> Verdict:
@@ -106,7 +107,7 @@ def _traced(claim: wiring.Component, text: str) -> list[dict[str, int]]:
             case ["$var", "wire", _, key, name, "$end"] if depth == 1:
                 names[key] = name
     cycles = [{names[key]: bits for bits, key in re.findall(r"^b(\S+) (\S+)$", change, re.MULTILINE) if key in names} for change in changes]
-    shapes = {name: Value.cast(port).shape() for name, port in _ports(claim).items()}
+    shapes = {name: port.shape() for name, port in _ports(claim).items()}
     return [
         {name: Const(int(cycle[name], 2), shape).value for name, shape in shapes.items()} for cycle in cycles if cycle.keys() >= shapes.keys()
     ]

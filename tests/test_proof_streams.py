@@ -1,0 +1,129 @@
+"""Streams, proved: a word that waits stays as it is, whatever else happens; copied words arrive where their steps say."""
+
+import pytest
+from amaranth import Module, Signal, Value
+from amaranth.hdl import Assert, Assume
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from claims import mistaken, waits
+
+from hw.arch import Arch
+from hw.gateware import datapath, external
+from hw.gateware.datapath import Datapath
+from hw.gateware.external import External
+from hw.prove import prove
+
+DEPTHS = dict.fromkeys(("data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 2)
+SMALL = Arch(rows=1, lanes=1, data_bits=2, weight_bits=2, acc_bits=4, loops=1, extent_bits=2, **DEPTHS)
+COPYING = Arch(rows=1, lanes=1, data_bits=2, weight_bits=2, acc_bits=4, loops=1, extent_bits=2, **DEPTHS, external_depth=4)
+CYCLES = 12
+"""For which the copies are followed."""
+
+
+class Served(wiring.Component):
+    """Claim: a machine's scores wait as they are for whoever takes them, whatever comes in."""
+
+    def __init__(self, circuit: Datapath) -> None:
+        self.circuit = circuit
+        super().__init__(circuit.signature)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.circuit = self.circuit
+        wiring.connect(m, wiring.flipped(self), self.circuit)
+        waits(m, Assert, self.circuit.score)
+        return m
+
+
+class Copied(wiring.Component):
+    """Claim: words on `read` and `write` wait as they are; every word, of which one is `followed`, arrives where its step says.
+
+    Taken for granted: a step stays until it is taken, and the data memory gives the same word until it reads again.
+    """
+
+    def __init__(self, circuit: External) -> None:
+        self.circuit = circuit
+        super().__init__({"copier": Out(circuit.signature), "follow": In(1), "followed": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.circuit = circuit = self.circuit
+        wiring.connect(m, wiring.flipped(self.copier), circuit)
+        step = circuit.i.payload
+        passes = {name: getattr(circuit, name).valid & getattr(circuit, name).ready for name in ("i", "read", "write", "answer")}
+        waits(m, Assume, circuit.i)
+        waits(m, Assert, circuit.read)
+        waits(m, Assert, circuit.write)
+
+        # A load asks for its word in its own cycle, and one answer after another leaves for the data memory.
+        m.d.comb += [
+            Assert(passes["read"] == (passes["i"] & step.load)),
+            Assert(~passes["read"] | (circuit.read.payload == step.x)),
+            Assert(circuit.o.valid == passes["answer"]),
+            Assert(~circuit.o.valid | (circuit.o.payload.word.as_value() == circuit.answer.payload.as_value())),
+        ]
+        asked, ahead, y = Signal(8), Signal(8), Signal.like(step.y)
+        arrives = self.followed & passes["answer"] & (ahead == 0)
+        m.d.sync += asked.eq(asked + passes["read"] - passes["answer"])
+        with m.If(passes["answer"]):
+            m.d.sync += ahead.eq(ahead - 1)
+        with m.If(arrives):
+            m.d.sync += self.followed.eq(0)
+        with m.If(passes["read"] & self.follow & ~self.followed):
+            m.d.sync += [self.followed.eq(1), ahead.eq(asked - passes["answer"]), y.eq(step.y)]
+        m.d.comb += [Assert(~arrives | (circuit.o.payload.address == y)), Assert((asked != 0) | ~passes["answer"])]
+
+        # A store's word is there a cycle after its step.
+        stored, stored_y = Signal(), Signal.like(step.y)
+        held, read, word = Signal(), Signal(init=1), Signal.like(Value.cast(circuit.word))
+        m.d.sync += [stored.eq(passes["i"] & ~step.load), stored_y.eq(step.y), held.eq(circuit.write.valid & ~circuit.write.ready)]
+        m.d.sync += [read.eq(circuit.reading), word.eq(circuit.word)]
+        leaves = circuit.write.payload
+        m.d.comb += [
+            Assume(read | (circuit.word.as_value() == word)),
+            Assert(circuit.write.valid == (stored | held)),
+            Assert(~stored | (read & (leaves.address == stored_y) & (leaves.word.as_value() == circuit.word.as_value()))),
+            Assert(~circuit.idle | ((asked == 0) & (~circuit.write.valid | circuit.write.ready))),
+        ]
+        return m
+
+
+@pytest.mark.parametrize("arch", [SMALL, COPYING], ids=["alone", "with an external memory"])
+def test_scores_wait(arch: Arch) -> None:
+    verdict = prove(Served(Datapath(arch)), steps=2, forever=True)
+    assert verdict.proved, verdict
+
+
+def test_copied_words_arrive_where_their_steps_say() -> None:
+    verdict = prove(Copied(External(COPYING)), CYCLES)
+    assert verdict.proved, verdict
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("advance.eq(~self.score.valid | self.score.ready)", "advance.eq(1)"),
+        ("read_score.en.eq(advance)", "read_score.en.eq(1)"),
+        ("        with m.If(advance):\n            m.d.sync += self.score.valid", "        with m.If(1):\n            m.d.sync += self.score.valid"),
+    ],
+)
+def test_a_mistake_about_scores_is_found(right: str, wrong: str) -> None:
+    verdict = prove(Served(mistaken(datapath, right, wrong).Datapath(SMALL)), steps=2, forever=True)
+    assert not verdict.proved
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("self.reading.eq(~self.write.valid | self.write.ready)", "self.reading.eq(1)"),
+        ("self.read.payload.eq(step.x)", "self.read.payload.eq(step.y)"),
+        ("places.w_data.eq(step.y)", "places.w_data.eq(step.x)"),
+        ("places.w_en.eq(self.read.valid & self.read.ready)", "places.w_en.eq(self.read.valid)"),
+        ("places.r_en.eq(self.answer.valid)", "places.r_en.eq(1)"),
+        ("self.i.valid & step.load & places.w_rdy", "self.i.valid & step.load & places.w_rdy & ~self.answer.valid"),
+        ("self.reading & ~places.r_rdy", "self.reading"),
+        ("self.i.valid & ~step.load", "self.i.valid"),
+    ],
+)
+def test_a_mistake_about_copies_is_found(right: str, wrong: str) -> None:
+    assert not prove(Copied(mistaken(external, right, wrong).External(COPYING)), CYCLES).proved
