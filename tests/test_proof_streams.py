@@ -1,5 +1,7 @@
 """Streams, proved: a word that waits stays as it is, whatever else happens; copied words arrive where their steps say."""
 
+from types import ModuleType
+
 import pytest
 from amaranth import Module, Signal, Value
 from amaranth.hdl import Assert, Assume
@@ -16,8 +18,6 @@ from hw.prove import prove
 DEPTHS = dict.fromkeys(("data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 2)
 SMALL = Arch(rows=1, lanes=1, data_bits=2, weight_bits=2, acc_bits=4, loops=1, extent_bits=2, **DEPTHS)
 COPYING = Arch(rows=1, lanes=1, data_bits=2, weight_bits=2, acc_bits=4, loops=1, extent_bits=2, **DEPTHS, external_depth=4)
-CYCLES = 12
-"""For which the copies are followed."""
 
 
 class Served(wiring.Component):
@@ -94,8 +94,9 @@ def test_scores_wait(arch: Arch) -> None:
     assert verdict.proved, verdict
 
 
-def test_copied_words_arrive_where_their_steps_say() -> None:
-    verdict = prove(Copied(External(COPYING)), CYCLES)
+@pytest.mark.parametrize(("latency", "cycles"), [(External.latency, 12), (2, 14)], ids=["as it is", "full and round again"])
+def test_copied_words_arrive_where_their_steps_say(latency: int, cycles: int) -> None:
+    verdict = prove(Copied(short(external, latency)), cycles)
     assert verdict.proved, verdict
 
 
@@ -123,7 +124,13 @@ def test_a_mistake_about_scores_is_found(right: str, wrong: str) -> None:
         ("self.i.valid & step.load & places.w_rdy", "self.i.valid & step.load & places.w_rdy & ~self.answer.valid"),
         ("self.reading & ~places.r_rdy", "self.reading"),
         ("self.i.valid & ~step.load", "self.i.valid"),
+        ("Mux(step.load, places.w_rdy & self.read.ready", "Mux(step.load, self.read.ready"),
     ],
 )
 def test_a_mistake_about_copies_is_found(right: str, wrong: str) -> None:
-    assert not prove(Copied(mistaken(external, right, wrong).External(COPYING)), CYCLES).proved
+    assert not prove(Copied(short(mistaken(external, right, wrong), 2)), steps=12).proved
+
+
+def short(module: ModuleType, latency: int) -> External:
+    """A copier that has room for the places of `latency` + 1 words."""
+    return type("Short", (module.External,), {"latency": latency})(COPYING)

@@ -1,0 +1,89 @@
+"""The loader, proved: the words that come out are the chunks that came in, whatever sections they are, for 16 cycles."""
+
+import pytest
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.hdl import Assert, Assume
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from claims import mistaken
+
+from hw.arch import Arch, Target
+from hw.gateware import loader
+from hw.gateware.loader import Loader
+from hw.prove import prove
+
+DEPTHS = dict.fromkeys(("data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 2)
+ARCH = Arch(rows=1, lanes=5, acc_bits=16, loops=1, extent_bits=2, **DEPTHS)
+CYCLES = 16
+
+
+class Loaded(wiring.Component):
+    """Claim: the chunk that completes a section's k-th word is followed by that word, for address `start` + k; nothing else comes out.
+
+    Chunks are counted from the section's begin: here are no words, and no chunks of a word, to be counted down.
+    """
+
+    def __init__(self, circuit: Loader) -> None:
+        self.circuit = circuit
+        self.chunks = {target: circuit.arch.chunks(target) for target in Target}
+        super().__init__({"valid": In(1), "chunk": In(32), "leaves": Out(1), "target": Out(8), "address": Out(24)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.circuit = circuit = self.circuit
+        out = circuit.o.payload
+        m.d.comb += [circuit.i.valid.eq(self.valid), circuit.i.payload.eq(self.chunk), self.leaves.eq(circuit.o.valid)]
+        m.d.comb += [self.target.eq(out.target), self.address.eq(out.address)]
+
+        # Where in its section a chunk is: two of the header, and `count` words.
+        place, target, start, count = Signal(32), Signal(8), Signal(24), Signal(32)
+        latest = Signal(32 * circuit.widest)
+        body = place - 2
+        length = sum(Mux(target == each.value, count * chunks, 0) for each, chunks in self.chunks.items())
+        with m.If(self.valid):
+            m.d.sync += [place.eq(place + 1), latest.eq(Cat(latest[32:], self.chunk))]
+            with m.If(place == 0):
+                m.d.comb += Assume(self.chunk[:8] < len(Target))
+                m.d.sync += Cat(target, start).eq(self.chunk)
+            with m.Elif(place == 1):
+                m.d.sync += count.eq(self.chunk)
+                with m.If(self.chunk == 0):
+                    m.d.sync += place.eq(0)
+            with m.Elif(body + 1 == length):
+                m.d.sync += place.eq(0)
+
+        # What is expected a cycle later.
+        whole, for_target, address = Signal(), Signal(8), Signal(24)
+        m.d.sync += [whole.eq(0), for_target.eq(target)]
+        for each, chunks in self.chunks.items():
+            with m.If(self.valid & (place > 1) & (target == each.value)):
+                m.d.sync += [whole.eq(body[:8] % chunks == chunks - 1), address.eq(start + body[:8] // chunks)]
+            word = circuit.word(each)
+            m.d.comb += Assert(~whole | (for_target != each.value) | (word == latest[-len(word) :]))
+        m.d.comb += [Assert(self.leaves == whole), Assert(~whole | ((self.target == for_target) & (self.address == address)))]
+        return m
+
+
+def test_words_are_the_chunks_that_came_in() -> None:
+    assert sorted({ARCH.chunks(target) for target in Target}) == [1, 2, 3]
+    verdict = prove(Loaded(Loader(ARCH)), CYCLES)
+    assert verdict.proved, verdict
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("word.address.eq(word.address + 1)", "word.address.eq(word.address)"),
+        ("Cat(word.target, word.address).eq(self.i.payload)", "Cat(word.target, word.address).eq(self.i.payload & 0x7FFFFFFF)"),
+        ("m.If(self.i.payload == 0)", "m.If(0)"),
+        ("Cat(word.chunks.as_value()[32:], self.i.payload)", "Cat(self.i.payload, word.chunks.as_value()[:-32])"),
+        ("m.If(chunks_left == 1)", "m.If(chunks_left == 2)"),
+        ("chunks_left.eq(chunks), ", ""),
+        ("words_left.eq(words_left - 1)", "words_left.eq(words_left - 2)"),
+        ("m.If(words_left == 1)", "m.If(words_left <= 2)"),
+        ("m.If(self.i.valid), m.FSM()", "m.If(1), m.FSM()"),
+        ("self.widest - self.arch.chunks(target), self.widest", "self.arch.chunks(target)"),
+    ],
+)
+def test_a_mistake_is_found(right: str, wrong: str) -> None:
+    assert not prove(Loaded(mistaken(loader, right, wrong).Loader(ARCH)), CYCLES).proved
