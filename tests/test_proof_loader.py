@@ -1,7 +1,7 @@
-"""The loader, proved: the words that come out are the chunks that came in, whatever sections they are, for 16 cycles."""
+"""The loader, proved: the words that come out are the chunks that came in, whatever sections they are, for 14 cycles."""
 
 import pytest
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.hdl import Assert, Assume
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -14,11 +14,11 @@ from hw.prove import prove
 
 DEPTHS = dict.fromkeys(("data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 2)
 ARCH = Arch(rows=1, lanes=5, acc_bits=16, loops=1, extent_bits=2, **DEPTHS)
-CYCLES = 16
+CYCLES = 14
 
 
 class Loaded(wiring.Component):
-    """Claim: the chunk that completes a section's k-th word is followed by that word, for address `start` + k; nothing else comes out.
+    """Claim: the chunk that completes a section's k-th word is followed by that word, for the k-th address; nothing else comes out.
 
     Chunks are counted from the section's begin: here are no words, and no chunks of a word, to be counted down.
     """
@@ -35,32 +35,29 @@ class Loaded(wiring.Component):
         m.d.comb += [circuit.i.valid.eq(self.valid), circuit.i.payload.eq(self.chunk), self.leaves.eq(circuit.o.valid)]
         m.d.comb += [self.target.eq(out.target), self.address.eq(out.address)]
 
-        # Where in its section a chunk is: two of the header, and `count` words.
-        place, target, start, count = Signal(32), Signal(8), Signal(24), Signal(32)
+        # Where in its section a chunk is, after two of the header; which word it completes, a cycle later.
+        place, target, address, count = Signal(range(CYCLES + 1)), Signal(8), Signal(24), Signal(32)
         latest = Signal(32 * circuit.widest)
-        body = place - 2
-        length = sum(Mux(target == each.value, count * chunks, 0) for each, chunks in self.chunks.items())
+        whole = Signal()
+        m.d.sync += [whole.eq(0), address.eq(address + whole)]
         with m.If(self.valid):
             m.d.sync += [place.eq(place + 1), latest.eq(Cat(latest[32:], self.chunk))]
-            with m.If(place == 0):
-                m.d.comb += Assume(self.chunk[:8] < len(Target))
-                m.d.sync += Cat(target, start).eq(self.chunk)
-            with m.Elif(place == 1):
-                m.d.sync += count.eq(self.chunk)
-                with m.If(self.chunk == 0):
-                    m.d.sync += place.eq(0)
-            with m.Elif(body + 1 == length):
+        with m.If(self.valid & (place == 0)):
+            m.d.comb += Assume(self.chunk[:8] < len(Target))
+            m.d.sync += Cat(target, address).eq(self.chunk)
+        with m.If(self.valid & (place == 1)):
+            m.d.sync += count.eq(self.chunk)
+            with m.If(self.chunk == 0):
                 m.d.sync += place.eq(0)
-
-        # What is expected a cycle later.
-        whole, for_target, address = Signal(), Signal(8), Signal(24)
-        m.d.sync += [whole.eq(0), for_target.eq(target)]
         for each, chunks in self.chunks.items():
-            with m.If(self.valid & (place > 1) & (target == each.value)):
-                m.d.sync += [whole.eq(body[:8] % chunks == chunks - 1), address.eq(start + body[:8] // chunks)]
-            word = circuit.word(each)
-            m.d.comb += Assert(~whole | (for_target != each.value) | (word == latest[-len(word) :]))
-        m.d.comb += [Assert(self.leaves == whole), Assert(~whole | ((self.target == for_target) & (self.address == address)))]
+            for word in range(CYCLES // chunks):
+                with m.If(self.valid & (target == each.value) & (place == 1 + (word + 1) * chunks)):
+                    m.d.sync += whole.eq(1)
+                    with m.If(count == word + 1):
+                        m.d.sync += place.eq(0)
+            found = circuit.word(each)
+            m.d.comb += Assert(~whole | (target != each.value) | (found == latest[-len(found) :]))
+        m.d.comb += [Assert(self.leaves == whole), Assert(~whole | ((self.target == target) & (self.address == address)))]
         return m
 
 
