@@ -109,7 +109,9 @@ def _traced(claim: wiring.Component, text: str) -> list[dict[str, int]]:
     cycles = [{names[key]: bits for bits, key in re.findall(r"^b(\S+) (\S+)$", change, re.MULTILINE) if key in names} for change in changes]
     shapes = {name: port.shape() for name, port in _ports(claim).items()}
     return [
-        {name: Const(int(cycle[name], 2), shape).value for name, shape in shapes.items()} for cycle in cycles if cycle.keys() >= shapes.keys()
+        {name: Const(int(cycle[name], 2), shape).value for name, shape in shapes.items()}
+        for cycle in cycles
+        if cycle.keys() >= shapes.keys()
     ]
 
 

@@ -1,6 +1,7 @@
 """What the proofs of gateware share: the rule of streams, ports that keep still, components with one mistake."""
 
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 from amaranth import Module, Signal, Value
@@ -30,7 +31,7 @@ def steady(m: Module, value: Value) -> None:
 
 def mistaken(module: ModuleType, right: str, wrong: str) -> ModuleType:
     """The module with one mistake in its text."""
-    text = open(module.__file__).read()
+    text = Path(module.__file__).read_text()
     if text.count(right) != 1:
         raise ValueError(f"{module.__name__} has {right!r} {text.count(right)} times, expected once: name a place to go wrong in")
     made = ModuleType(module.__name__)

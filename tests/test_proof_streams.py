@@ -105,7 +105,10 @@ def test_copied_words_arrive_where_their_steps_say(latency: int, cycles: int) ->
     [
         ("advance.eq(~self.score.valid | self.score.ready)", "advance.eq(1)"),
         ("read_score.en.eq(advance)", "read_score.en.eq(1)"),
-        ("        with m.If(advance):\n            m.d.sync += self.score.valid", "        with m.If(1):\n            m.d.sync += self.score.valid"),
+        (
+            "        with m.If(advance):\n            m.d.sync += self.score.valid",
+            "        with m.If(1):\n            m.d.sync += self.score.valid",
+        ),
     ],
 )
 def test_a_mistake_about_scores_is_found(right: str, wrong: str) -> None:

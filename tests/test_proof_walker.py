@@ -29,7 +29,9 @@ class Nested(wiring.Component):
         self.arch = arch
         index = data.ArrayLayout(arch.extent_bits, arch.loops)
         addresses = data.StructLayout(dict.fromkeys(STREAMS, arch.address_bits))
-        super().__init__({"instruction": In(arch.instruction), "count": In(1), "index": Out(index), "moved": Out(addresses), "over": Out(1)})
+        super().__init__(
+            {"instruction": In(arch.instruction), "count": In(1), "index": Out(index), "moved": Out(addresses), "over": Out(1)}
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
