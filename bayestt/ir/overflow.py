@@ -48,7 +48,7 @@ def overflow(graph: Graph) -> tuple[Sum, ...]:
 
 
 def intervals(graph: Graph) -> dict[str, Interval]:
-    """The interval (1, ...) of every element of every op, as its readers find it; but of a contraction before its bias as if it never wraps.
+    """The interval (1, ...) of every element of every op, as readers find it; but of a contraction before its bias as if it never wraps.
 
     No image exceeds a bound. A contraction of the images attains each of its own, unless it sums over the places of a window and so reads
     an element several times. Deeper in a graph, elements are taken to be anywhere in their intervals, each for itself, and no image may
