@@ -1,4 +1,4 @@
-"""The loader, proved: the words that come out are the chunks that came in, whatever sections they are, for 14 cycles."""
+"""The loader, proved: the words that come out are the chunks that came in, whatever sections they are, for 12 cycles."""
 
 import pytest
 from amaranth import Cat, Module, Signal
@@ -14,7 +14,7 @@ from hw.prove import prove
 
 DEPTHS = dict.fromkeys(("data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 2)
 ARCH = Arch(rows=1, lanes=5, acc_bits=16, loops=1, extent_bits=2, **DEPTHS)
-CYCLES = 14
+CYCLES = 12
 
 
 class Loaded(wiring.Component):

@@ -70,7 +70,6 @@ def test_every_number_is_rounded_as_the_rule_says(acc_bits: int, data_bits: int)
         ("self.saturate & (rounded > high)", "rounded > high"),
         ("Cat(0, self.i.payload[row]).as_signed() >>", "Cat(0, self.i.payload[row]) >>"),
         ("signed(self.arch.acc_bits + 1)", "signed(self.arch.acc_bits)"),
-        ("m.d.sync += self.o.valid.eq(moving)", "m.d.comb += self.o.valid.eq(moving)"),
     ],
 )
 def test_a_mistake_is_found(right: str, wrong: str) -> None:

@@ -15,9 +15,9 @@ from hw.gateware import walker
 from hw.gateware.walker import Walker, step
 from hw.prove import prove
 
-DEPTHS = dict.fromkeys(("data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 8)
+DEPTHS = dict.fromkeys(("data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 4)
 TWO, THREE = (Arch(rows=1, lanes=1, loops=loops, extent_bits=bits, **DEPTHS) for loops, bits in ((2, 2), (3, 1)))
-CYCLES = 20
+CYCLES = 18
 PATIENCE = 2
 """For how many cycles a walker may have nothing to say while it is offered instructions."""
 
@@ -83,9 +83,10 @@ class Walked(wiring.Component):
 
         instruction = nested.instruction
         right = [self.o[name] == (instruction[name] + nested.moved[name])[: arch.address_bits] for name in STREAMS]
-        for mark, end in (("first", 0), ("last", None)):
-            ends = [nested.index[level] == (instruction.loops[level].steps if end is None else end) for level in range(arch.loops)]
-            right.append(self.o[mark] == _all([reached | (level >= instruction.reduce) for level, reached in enumerate(ends)]))
+        at_ends = {"first": [0] * arch.loops, "last": [loop.steps for loop in instruction.loops]}
+        for mark, ends in at_ends.items():
+            reached = [(nested.index[level] == end) | (level >= instruction.reduce) for level, end in enumerate(ends)]
+            right.append(self.o[mark] == _all(reached))
         silent = Signal(range(PATIENCE + 2))
         m.d.sync += silent.eq(0)
         with m.If(self.offered & ~self.valid):
