@@ -110,15 +110,17 @@ class Affine(wiring.Component):
         m.submodules.nested = nested = Nested(self.arch)
         steady(m, self.steps)
         steady(m, self.stride)
-        for level in range(self.arch.loops):
-            inner = sum(self.stride[k] * self.steps[k] for k in range(level))
-            loop = nested.instruction.loops[level]
-            m.d.comb += [loop.steps.eq(self.steps[level]), loop.x.eq(self.stride[level] - inner)]
+        for level, loop in enumerate(nested.instruction.loops):
+            m.d.comb += [loop.steps.eq(self.steps[level]), loop.x.eq(self.moves(level))]
         m.d.comb += [nested.count.eq(self.count), self.moved.eq(nested.moved.x)]
         affine = sum(nested.index[level] * self.stride[level] for level in range(self.arch.loops))
         m.d.comb += [Assert(self.moved == affine[: self.arch.address_bits])]
         m.d.comb += [Assert(nested.index[level] <= self.steps[level]) for level in range(self.arch.loops)]
         return m
+
+    def moves(self, level: int) -> Value:
+        """How far all addresses move when a level counts."""
+        return self.stride[level] - sum(self.stride[inner] * self.steps[inner] for inner in range(level))
 
 
 def _all(conditions: list[Value]) -> Value:
@@ -135,6 +137,15 @@ def test_steps_are_those_of_nested_counters(arch: Arch) -> None:
 def test_nested_counters_are_at_affine_addresses(arch: Arch) -> None:
     verdict = prove(Affine(arch), steps=2, forever=True)
     assert verdict.proved, verdict
+
+
+def test_addresses_that_do_not_go_back_are_found() -> None:
+    class Onward(Affine):
+        def moves(self, level: int) -> Value:
+            return self.stride[level]
+
+    verdict = prove(Onward(TWO), CYCLES)
+    assert not verdict.proved and verdict.reachable
 
 
 @pytest.mark.parametrize(
