@@ -15,13 +15,13 @@ from bayestt.ir.quantize import quantize
 CONTRACTIONS = {
     "dense": ("w CONST h i", "y CONTRACT n i < x w @ 32/0"),
     "one of each": ("w CONST k h", "y CONTRACT n k h < x w @ 32/0"),
-    "weights that come together": ("w CONST h i k", "y CONTRACT n i < w x @ 32/0"),
+    "weights that come together": ("w CONST h i j", "y CONTRACT n i < w x @ 32/0"),
     "elements that have one weight": ("w CONST i", "y CONTRACT n i < x w @ 32/0"),
     "no weights": ("", "y CONTRACT n k < x @ 32/0"),
     "window": ("w CONST i k t", "y CONTRACT n i o < x w | h=o*2+t*1-1 @ 32/0"),
     "window that is kept": ("w CONST k t", "y CONTRACT n o t < x w | h=o*1+t*2-2 @ 32/0"),
 }
-SIZE = {"h": 5, "k": 3, "i": 4, "o": 3, "t": 3}
+SIZE = {"h": 5, "j": 2, "k": 3, "i": 4, "o": 3, "t": 3}
 
 
 @settings(max_examples=80, deadline=None)
