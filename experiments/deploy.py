@@ -20,6 +20,7 @@ from bayestt.data.dataset import Dataset
 from bayestt.ir.fold import fold
 from bayestt.ir.interpret import interpret
 from bayestt.ir.lower import lower
+from bayestt.ir.overflow import overflow
 from bayestt.ir.quantize import quantize
 from bayestt.nets.trace import trace
 from bayestt.report.layers import layer_of, layers
@@ -44,7 +45,8 @@ def to_integer(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     scores = dequantize(interpret(integer, to_integers(split.images, integer.input.format)), integer.output.format)
     reached = score(_softmax(scores), split.labels)
     row = Model("integer", reached.accuracy, integer.parameters, integer.parameter_bits, reached.nll, reached.ece)
-    return asdict(row) | {"images": len(scores), "layers": [asdict(layer) for layer in layers(traced)]}
+    widest = max(overflow(integer), key=lambda each: each.needed_bits)
+    return asdict(row) | {"images": len(scores), "layers": [asdict(layer) for layer in layers(traced)], "widest_sum": asdict(widest)}
 
 
 def to_program(cfg: DictConfig, data: Dataset, folder: Path) -> Result:

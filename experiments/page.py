@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from bayestt.data.dataset import Dataset
+from bayestt.ir.overflow import Sum
 from bayestt.report.figures import (
     accuracy_against_parameters,
     cycles_per_nest,
@@ -45,6 +46,8 @@ def report(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
         # JSON knows no numbers as keys.
         chances = {bond: {int(rank): chance for rank, chance in belief["probabilities"].items()} for bond, belief in beliefs.items()}
         pictures["beliefs"] = posterior_of_ranks(chances, {bond: belief["interval"] for bond, belief in beliefs.items()})
+    if "integer" in nets:
+        facts["accumulators need, for any image"] = str(Sum(**nets["integer"]["widest_sum"]))
     tables = [models(rows)]
     if (folder / "simulate.json").exists():
         program, emulated, gateware = (_left(folder, step) for step in ("lower", "emulate", "simulate"))

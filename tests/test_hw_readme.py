@@ -67,6 +67,11 @@ def test_the_file_table_has_every_file() -> None:
     assert {name.strip("`") for name, _ in table("## Files")} == found
 
 
+def test_the_proof_table_has_every_file_of_proofs() -> None:
+    found = {path.name for path in (ROOM.parent / "tests").glob("test_proof_*.py")}
+    assert {row[-1].strip("`") for row in table("## Proofs")} == found
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_the_formula_is_the_function(seed: int) -> None:
     (formula,) = re.findall(r"^    (.*max\(steps, lanes\))$", TEXT, re.MULTILINE)

@@ -55,6 +55,7 @@ def test_it_leaves_every_steps_result(finished: Path) -> None:
     assert not list(finished.glob("*.training"))
     parameters = [row["parameters"] for row in found["report"]["models"]]
     assert parameters[0] == 407_050 and parameters[1] > parameters[2] == parameters[3]
+    assert re.fullmatch(r"\d+ of 32 bits, in fc\d\S*", found["report"]["facts"]["accumulators need, for any image"])
 
 
 def test_every_result_says_what_it_was_made_with(finished: Path) -> None:
