@@ -1,55 +1,55 @@
-"""The rounding circuit, proved: every accumulator, every shift, both switches, forever."""
+"""The rounding circuit, proved: every accumulator, every mode, forever."""
 
 import pytest
-from amaranth import Const, Module, Mux, Signal, Value, signed
-from amaranth.hdl import Assert, Assume
-from amaranth.lib import wiring
+from amaranth import Const, Module, Mux, Signal, Value
+from amaranth.hdl import Assert
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from claims import mistaken
 
 from hw.arch import Arch
 from hw.gateware import requantize
+from hw.gateware.mac import results
 from hw.gateware.requantize import Requantize
 from hw.prove import prove
 
 
 class Nearest(wiring.Component):
-    """Claim: what goes in comes out as the nearest integer to x / 2**shift, halves up, rectified and saturated as the switches say."""
+    """Claim: what goes in comes out as the nearest integer to x / 2**shift, halves up, rectified and saturated as its mode says.
+
+    Its mode, and where it goes, come out with it.
+    """
 
     def __init__(self, circuit: Requantize) -> None:
         self.circuit = circuit
-        number = signed(circuit.arch.acc_bits)
-        super().__init__({"valid": In(1), "x": In(number), "shift": In(5), "relu": In(1), "saturate": In(1), "y": Out(number)})
+        super().__init__({"valid": In(1), "given": In(results(circuit.arch)), "made": Out(results(circuit.arch))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.circuit = circuit = self.circuit
-        switches = ("shift", "relu", "saturate")
-        m.d.comb += [getattr(circuit, name).eq(getattr(self, name)) for name in switches]
-        m.d.comb += [circuit.i.valid.eq(self.valid), circuit.i.payload[0].eq(self.x), self.y.eq(circuit.o.payload[0])]
+        m.d.comb += [circuit.i.valid.eq(self.valid), circuit.i.payload.eq(self.given), self.made.eq(circuit.o.payload)]
 
-        # What came in `latency` cycles ago, and that the switches have been as they are since.
-        valid, x, kept = self.valid, self.x, Const(1)
-        for name in switches:
-            before = Signal.like(getattr(self, name), name=f"{name}_before")
-            m.d.sync += before.eq(getattr(self, name))
-            kept &= before == getattr(self, name)
-        passing = Const(0)
+        # What came in `latency` cycles ago.
+        valid, given = self.valid, self.given
         for cycle in range(circuit.latency):
-            earlier = Signal(name=f"valid_{cycle}"), Signal.like(self.x, name=f"x_{cycle}")
-            m.d.sync += [earlier[0].eq(valid), earlier[1].eq(x)]
-            valid, x = earlier
-            passing |= valid
-        m.d.comb += [Assume(kept | ~passing), Assert(circuit.o.valid == valid), Assert((self.y == self.expected(x)) | ~valid)]
+            earlier = Signal(name=f"valid_{cycle}"), Signal.like(self.given, name=f"given_{cycle}")
+            m.d.sync += [earlier[0].eq(valid), earlier[1].eq(given)]
+            valid, given = earlier
+        right = [
+            self.made.numbers[0] == self.expected(given.numbers[0], given.mode),
+            self.made.y == given.y,
+            self.made.mode.as_value() == given.mode.as_value(),
+        ]
+        m.d.comb += [Assert(circuit.o.valid == valid), *(Assert(condition | ~valid) for condition in right)]
         return m
 
-    def expected(self, x: Value) -> Value:
+    def expected(self, x: Value, mode: data.View) -> Value:
         """The nearest integer q, halves up: 2x / 2**shift lies from 2q - 1 to below 2q + 1."""
         high = (1 << (self.circuit.arch.data_bits - 1)) - 1
-        nearest = (2 * x + (Const(1) << self.shift)) >> (self.shift + 1)
-        rectified = Mux(self.relu & (nearest < 0), 0, nearest)
+        nearest = (2 * x + (Const(1) << mode.shift)) >> (mode.shift + 1)
+        rectified = Mux(mode.relu & (nearest < 0), 0, nearest)
         saturated = Mux(rectified > high, high, Mux(rectified < ~high, ~high, rectified))
-        return Mux(self.saturate, saturated, rectified)
+        return Mux(mode.saturate, saturated, rectified)
 
 
 @pytest.mark.parametrize(("acc_bits", "data_bits"), [(32, 8), (20, 4), (16, 16)])
@@ -66,9 +66,11 @@ def test_every_number_is_rounded_as_the_rule_says(acc_bits: int, data_bits: int)
         ("(1 << (self.arch.data_bits - 1)) - 1", "1 << (self.arch.data_bits - 1)"),
         ("rounded < -high - 1", "rounded < -high + 1"),
         ("rounded > high", "rounded > high + 1"),
-        ("self.relu & (shifted[row] < 0)", "self.relu & (shifted[row] < -2)"),
-        ("self.saturate & (rounded > high)", "rounded > high"),
-        ("Cat(0, self.i.payload[row]).as_signed() >>", "Cat(0, self.i.payload[row]) >>"),
+        ("mode.relu & (shifted[row] < 0)", "mode.relu & (shifted[row] < -2)"),
+        ("mode.saturate & (rounded > high)", "rounded > high"),
+        ("given.numbers[row]).as_signed() >> given.mode", "given.numbers[row]) >> given.mode"),
+        ("as_signed() >> given.mode.shift", "as_signed() >> mode.shift"),
+        ("made.mode.eq(mode)", "made.mode.eq(given.mode)"),
         ("signed(self.arch.acc_bits + 1)", "signed(self.arch.acc_bits)"),
     ],
 )

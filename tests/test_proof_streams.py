@@ -15,7 +15,7 @@ from hw.gateware.datapath import Datapath
 from hw.gateware.external import External
 from hw.prove import prove
 
-DEPTHS = dict.fromkeys(("data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 2)
+DEPTHS = dict.fromkeys(("image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 2)
 SMALL = Arch(rows=1, lanes=1, data_bits=2, weight_bits=2, acc_bits=4, loops=1, extent_bits=2, **DEPTHS)
 COPYING = Arch(rows=1, lanes=1, data_bits=2, weight_bits=2, acc_bits=4, loops=1, extent_bits=2, **DEPTHS, external_depth=4)
 
@@ -124,7 +124,7 @@ def test_loads_arrive_where_their_steps_say(latency: int, cycles: int) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("advance.eq(~self.score.valid | self.score.ready)", "advance.eq(1)"),
+        ("advance = ~self.score.valid | self.score.ready", "advance = self.score.ready | ~self.score.ready"),
         ("read_score.en.eq(advance)", "read_score.en.eq(1)"),
     ],
 )

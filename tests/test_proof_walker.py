@@ -15,11 +15,12 @@ from hw.gateware import walker
 from hw.gateware.walker import Walker, step
 from hw.prove import prove
 
-DEPTHS = dict.fromkeys(("data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 4)
+DEPTHS = dict.fromkeys(("image_depth", "data_depth"), 2) | dict.fromkeys(("weight_depth", "init_depth", "score_depth", "code_depth"), 4)
 TWO, THREE = (Arch(rows=1, lanes=1, loops=loops, extent_bits=bits, **DEPTHS) for loops, bits in ((2, 2), (3, 1)))
 CYCLES = 18
 PATIENCE = 2
-"""For how many cycles a walker may have nothing to say while it is offered instructions."""
+"""For how many cycles a walker may have nothing to say while it is offered instructions, besides those that they wait."""
+MOST_WAIT = 1
 
 
 class Nested(wiring.Component):
@@ -64,6 +65,7 @@ class Walked(wiring.Component):
         m.submodules.nested = nested = Nested(arch)
         steady(m, self.instructions)
         m.d.comb += [Assume(instruction.reduce <= arch.loops) for instruction in self.instructions]
+        m.d.comb += [Assume(instruction.wait <= MOST_WAIT) for instruction in self.instructions]
 
         # Each is offered until it is taken, and counted through before the next.
         given, walked = Signal(4), Signal(4)
@@ -87,12 +89,13 @@ class Walked(wiring.Component):
         for mark, ends in at_ends.items():
             reached = [(nested.index[level] == end) | (level >= instruction.reduce) for level, end in enumerate(ends)]
             right.append(self.o[mark] == _all(reached))
-        silent = Signal(range(PATIENCE + 2))
+        right += [self.o.complete == nested.over, *(self.o.mode[name] == instruction[name] for name in arch.mode.members)]
+        silent = Signal(range(PATIENCE + MOST_WAIT + 2))
         m.d.sync += silent.eq(0)
         with m.If(self.offered & ~self.valid):
             m.d.sync += silent.eq(silent + 1)
         m.d.comb += [Assert(condition | ~self.valid) for condition in right]
-        m.d.comb += [Assert(~self.valid | (given != walked) | self.offered), Assert(silent <= PATIENCE)]
+        m.d.comb += [Assert(~self.valid | (given != walked) | self.offered), Assert(silent <= PATIENCE + MOST_WAIT)]
         waits(m, Assert, circuit.o)
         return m
 
@@ -151,16 +154,19 @@ def test_addresses_that_do_not_go_back_are_found() -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("at.last.eq(level >= instruction.reduce)", "at.last.eq(level > instruction.reduce)"),
-        ("at.first.eq(at.last)", "at.first.eq(0)"),
-        ("reversed(range(self.arch.loops))", "range(self.arch.loops)"),
+        ("at.last.eq(level >= walked.reduce)", "at.last.eq(level > walked.reduce)"),
+        ("at.first.eq(begins | at.last)", "at.first.eq(begins)"),
+        ("at.complete.eq(ended)", "at.complete.eq(0)"),
+        ("at.mode[name].eq(walked[name])", "at.mode[name].eq(instruction[name])"),
+        ("in reversed(loops)", "in loops"),
         ("left[number].eq(left[number] - 1)", "left[number].eq(left[number] - 2)"),
-        ("left[inner].eq(instruction.loops[inner].steps)", "left[inner].eq(0)"),
-        ("at[name].eq(at[name] + loop[name])", "at[name].eq(at[name] + loop.x)"),
-        ("self.o.valid & self.o.ready & (level", "self.o.valid & (level"),
-        ("m.Elif(self.o.valid & self.o.ready)", "m.Elif(self.o.valid)"),
-        ("m.If(~self.o.valid & self.i.valid)", "m.If(~self.o.valid)"),
-        ("m.If(~self.o.valid & self.i.valid)", "m.If(~self.o.valid & self.i.valid & self.i.payload.x[0])"),
+        ("more[number].eq(left[number] != 1)", "more[number].eq(1)"),
+        ("left[inner].eq(again)", "left[inner].eq(0)"),
+        ("by[name].eq(loop[name])", "by[name].eq(loop.x)"),
+        ("Mux(begins, 0, at[name]) + by[name]", "at[name] + by[name]"),
+        ("moving.eq(~self.o.valid | self.o.ready)", "moving.eq(1)"),
+        ("moving & ended & (waited", "moving & (waited"),
+        ("waited.eq(Mux(waited.all(), waited, waited + 1))", "waited.eq(0)"),
     ],
 )
 def test_a_mistake_is_found(right: str, wrong: str) -> None:
