@@ -24,7 +24,7 @@ def covered(box: dict[str, range]) -> list[Nest]:
     (group,) = groups(graph)
     whole = {axis: range(extent) for axis, extent in SIZE.items()}
     tile = TILES["16 x 4 silicon"]
-    return list(cover(bind(group, tile, SIZE), {**whole, **box}, tile, PLACES, SIZE))
+    return list(cover(bind(group, tile, SIZE)[0], {**whole, **box}, tile, PLACES, SIZE))
 
 
 def test_a_border_makes_nine_nests_and_those_again_for_the_last_lanes() -> None:
