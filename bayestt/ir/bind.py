@@ -113,7 +113,7 @@ def _feasible(step: Step, size: Mapping[str, int], room: Room) -> bool:
     if not step.inner_axes:
         return True
     overshoot = sum((loop.extent - 1) * loop.x for loop, _ in step.reduce)
-    elements = len(group.x) * (length(laid[0], size) + overshoot) + length(laid[1], size)
+    elements = len({*group.x}) * (length(laid[0], size) + overshoot) + length(laid[1], size)
     needs = ((group.weight_axes, "w", room.weights), (group.init_axes, "init", room.inits))
     bound = [*step.lane, *step.reduce]
     return elements <= room.data and all(packed_length(axes, bound, stream, size) <= most for axes, stream, most in needs)

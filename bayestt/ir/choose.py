@@ -1,6 +1,8 @@
 """Which of the steps that compute a network's groups cost least together, copies between them included."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
 
 from bayestt.ir.bind import Cost, bind, spent
 from bayestt.ir.graph import Op
@@ -55,11 +57,15 @@ def _options(
     """All ways to bind each group, the cheapest first: found once for all groups that differ in nothing but names."""
     known: dict[Hashable, tuple[tuple[Step, ...], list[str]]] = {}
     options: list[tuple[Step, ...] | tuple[Op]] = []
-    for item in items:
+    for number, item in enumerate(items):
         if isinstance(item, Op):
             options.append((item,))
             continue
+        if number == len(items) - 1:
+            # Scores have a memory of their own.
+            room = replace(room, data=room.data + prod(size[axis] for axis in item.y_axes))
         kind, names = _kind(item, size)
+        kind = kind, room
         if kind not in known:
             known[kind] = bind(item, tile, size, room, cost), names
         alike, theirs = known[kind]
@@ -76,7 +82,7 @@ def _kind(group: Group, size: Mapping[str, int]) -> tuple[Hashable, list[str]]:
     windows = [(number[each.axis], number[each.out], number[each.tap], each.stride, each.dilation, each.padding) for each in group.window]
     numbered = tuple(tuple(number[axis] for axis in axes) for axes in all_axes)
     extents = tuple(size[axis] for axis in names)
-    return (numbered, extents, tuple(windows), len(group.x), group.maximum, "+" in names), names
+    return (numbered, extents, tuple(windows), len({*group.x}), group.maximum, "+" in names), names
 
 
 def _renamed(bound: Sequence[tuple], own: Mapping[str, str]) -> list[tuple]:
