@@ -1,6 +1,6 @@
 """Which axes of a group a machine's loops run over."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from itertools import combinations
 from math import prod
 from operator import attrgetter
@@ -55,6 +55,17 @@ def spent(step: Step, tile: Nest, size: Mapping[str, int], cost: Cost, x: Stride
     }
     box = {axis: range(size[axis]) for axis in (*group.y_axes, *group.x_axes, *group.read_axes, *group.weight_axes, *group.init_axes)}
     return sum(map(cost, cover(step, box, tile, streams, size)))
+
+
+def kind(group: Group, size: Mapping[str, int]) -> tuple[Hashable, list[str]]:
+    """All that binding asks of a group, with numbers for axes, and the axes with these numbers."""
+    all_axes = (group.x_axes, group.weight_axes, group.init_axes, group.y_axes, group.read_axes)
+    names = list(dict.fromkeys(axis for axes in all_axes for axis in axes))
+    number = {axis: k for k, axis in enumerate(names)}
+    windows = [(number[each.axis], number[each.out], number[each.tap], each.stride, each.dilation, each.padding) for each in group.window]
+    numbered = tuple(tuple(number[axis] for axis in axes) for axes in all_axes)
+    extents = tuple(size[axis] for axis in names)
+    return (numbered, extents, tuple(windows), len({*group.x}), group.maximum, "+" in names), names
 
 
 def bind_copy(group: Group, tile: Nest, source: Strides, target: Strides) -> Step:

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
-from bayestt.ir.bind import Cost, bind, spent
+from bayestt.ir.bind import Cost, bind, kind, spent
 from bayestt.ir.graph import Op
 from bayestt.ir.group import Group
 from bayestt.ir.nest import Nest
@@ -64,25 +64,14 @@ def _options(
         if number == len(items) - 1:
             # Scores have a memory of their own.
             room = replace(room, data=room.data + prod(size[axis] for axis in item.y_axes))
-        kind, names = _kind(item, size)
-        kind = kind, room
-        if kind not in known:
-            known[kind] = bind(item, tile, size, room, cost), names
-        alike, theirs = known[kind]
+        shape, names = kind(item, size)
+        shape = shape, room
+        if shape not in known:
+            known[shape] = bind(item, tile, size, room, cost), names
+        alike, theirs = known[shape]
         own = dict(zip(theirs, names, strict=True))
         options.append(tuple(Step(item, *(_renamed(bound, own) for bound in (step.lane, step.reduce))) for step in alike))
     return options
-
-
-def _kind(group: Group, size: Mapping[str, int]) -> tuple[Hashable, list[str]]:
-    """All that binding asks of a group, with numbers for axes, and the axes with these numbers."""
-    all_axes = (group.x_axes, group.weight_axes, group.init_axes, group.y_axes, group.read_axes)
-    names = list(dict.fromkeys(axis for axes in all_axes for axis in axes))
-    number = {axis: k for k, axis in enumerate(names)}
-    windows = [(number[each.axis], number[each.out], number[each.tap], each.stride, each.dilation, each.padding) for each in group.window]
-    numbered = tuple(tuple(number[axis] for axis in axes) for axes in all_axes)
-    extents = tuple(size[axis] for axis in names)
-    return (numbered, extents, tuple(windows), len({*group.x}), group.maximum, "+" in names), names
 
 
 def _renamed(bound: Sequence[tuple], own: Mapping[str, str]) -> list[tuple]:
