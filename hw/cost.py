@@ -5,13 +5,15 @@ from dataclasses import replace
 from functools import cache
 from math import inf, prod
 
+from tqdm import tqdm
+
 from bayestt.ir.bind import bind, kind, spent
 from bayestt.ir.fold import fold
 from bayestt.ir.graph import Graph
 from bayestt.ir.group import Group, shape_of
 from bayestt.ir.nest import Loop, Nest
 from bayestt.ir.pack import packed_length
-from hw.arch import Arch, Target
+from hw.arch import STREAMS, Arch, Target
 from hw.cycles import nest_cycles
 
 PRICES = (1, 4, 16, 64)
@@ -24,24 +26,41 @@ def cost(arch: Arch) -> Callable[[Nest], float]:
     Infinite for a nest that no instruction can run.
     """
     images, _ = arch.tile.lane
+    most = 1 << arch.extent_bits
 
     @cache
-    def shaped(tiles: int, steps: int, lanes: int, source: str, target: str) -> int:
+    def once(outer: tuple[int, ...], reduce: tuple[int, ...], lanes: int, source: str, target: str) -> int:
+        """The cycles of one instruction with loops of these extents."""
         lane = (images, Loop("lane", lanes, w=1, init=1))
-        loops = (Loop("tiles", tiles, y=arch.rows),), (Loop("steps", steps, x=arch.rows),)
+        loops = (tuple(Loop("", extent, x=arch.rows, y=arch.rows) for extent in extents) for extents in (outer, reduce))
         return nest_cycles(Nest(*loops, lane, 0, 0, 0, 0, bits=arch.data_bits, acc_bits=arch.acc_bits, source=source, target=target), arch)
 
     def cycles(nest: Nest) -> float:
-        deep = sum(loop.extent > 1 for loop in nest.outer + nest.reduce) > arch.loops
-        tiles, steps = (prod(loop.extent for loop in loops) for loops in (nest.outer, nest.reduce))
-        if not deep and max(tiles, steps) <= 1 << arch.extent_bits:
-            return shaped(tiles, steps, prod(loop.extent for loop in nest.lane[1:]), nest.source, nest.target)
-        try:
-            return nest_cycles(replace(nest, bits=arch.data_bits), arch)
-        except ValueError:
+        outer, reduce = _merged(nest.outer, STREAMS, most), _merged(nest.reduce, ("x", "w"), most)
+        if len(reduce) > arch.loops or max((*outer, *reduce), default=1) > most:
             return inf
+        levels = arch.loops - len(reduce)
+        repeated, outer = outer[: max(len(outer) - levels, 0)], outer[max(len(outer) - levels, 0) :]
+        outer, reduce = (extents if prod(extents) > most else (prod(extents),) for extents in (outer, reduce))
+        return prod(repeated) * once(outer, reduce, prod(loop.extent for loop in nest.lane[1:]), nest.source, nest.target)
 
     return cycles
+
+
+def _merged(loops: tuple[Loop, ...], streams: tuple[str, ...], most: int) -> tuple[int, ...]:
+    """The extents of loops when those that go on where the inner one ends become one, as `hw.assemble` has it."""
+    merged: list[Loop] = []
+    for loop in (loop for loop in loops if loop.extent > 1):
+        around = merged[-1] if merged else None
+        if (
+            around
+            and around.extent * loop.extent <= most
+            and all(getattr(around, stream) == loop.extent * getattr(loop, stream) for stream in streams)
+        ):
+            merged[-1] = replace(loop, extent=around.extent * loop.extent)
+        else:
+            merged.append(loop)
+    return tuple(loop.extent for loop in merged)
 
 
 def folded(graph: Graph, arch: Arch) -> Graph:
@@ -81,4 +100,5 @@ def folded(graph: Graph, arch: Arch) -> Graph:
         words = sum(words for _, words in found)
         return sum(cycles for cycles, _ in found) + (words * arch.chunks(Target.WEIGHTS) if words > arch.weight_depth else 0)
 
-    return min((fold(graph, priced(price)) for price in PRICES), key=batch_cycles)
+    prices = tqdm(PRICES, desc="fold", unit="price", delay=3, leave=False)
+    return min((fold(graph, priced(price)) for price in prices), key=batch_cycles)
