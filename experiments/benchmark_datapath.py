@@ -107,7 +107,8 @@ def table(array: str, modes: str) -> list[str]:
 def _figures(found: dict[str, float]) -> str:
     """The columns that all nets have."""
     counts = f"{found['parameters']:,} | {found['macs']:,} | {found['run']:,}"
-    return f"{counts} | {found['run_used']:.1%} | {found['all']:,} | {found['all_used']:.1%}"
+    used, used_of_all = (f"{100 * found[key]:.1f} %" for key in ("run_used", "all_used"))
+    return f"{counts} | {used} | {found['all']:,} | {used_of_all}"
 
 
 if __name__ == "__main__":
