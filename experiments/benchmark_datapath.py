@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from bayestt.algebra.factorization import Factorization
 from bayestt.algebra.formats import Form
+from bayestt.ir.fold import fold
 from bayestt.ir.graph import Graph, windowed
 from bayestt.ir.lower import lower
 from bayestt.ir.quantize import quantize
@@ -23,7 +24,7 @@ from bayestt.nets.tensorize import TensorizedLinear, tensorize
 from bayestt.nets.trace import trace
 from hw.arch import Arch
 from hw.assemble import assemble
-from hw.cost import cost, folded
+from hw.cost import group_cost, nest_cost
 from hw.cycles import cycles, instruction_cycles
 
 ARCHES = {"16 x 4": Arch(rows=16, lanes=4, data_depth=65536), "4 x 8": Arch(rows=4, lanes=8, data_depth=65536)}
@@ -42,13 +43,15 @@ RIVAL_MULTIPLIERS = 16 * 8
 
 def net(modes: str, rank: int) -> nn.Module:
     """The net, its weights random: no cycle depends on them."""
-    return tensorize(fc([784, 512, 10]), {name: Form("tt_matrix", rank, **form) for name, form in {"fc1": NETS[modes], "fc2": LAST}.items()})
+    return tensorize(
+        fc([784, 512, 10]), {name: Form("tt_matrix", rank, **form) for name, form in {"fc1": NETS[modes], "fc2": LAST}.items()}
+    )
 
 
 def integer(made: nn.Module, arch: Arch) -> Graph:
     """What the machine is to compute, its contractions in the order that suits it."""
     images = np.random.default_rng(0).random((8, 28, 28), np.float32)
-    return quantize(folded(trace(made, torch.from_numpy(images[:1])), arch), images)
+    return quantize(fold(trace(made, torch.from_numpy(images[:1])), group_cost(arch)), images)
 
 
 def macs(graph: Graph) -> int:
@@ -69,7 +72,7 @@ def right_to_left(form: Factorization) -> int:
 def measured(made: nn.Module, arch: Arch) -> dict[str, float]:
     """Figures of a net for one batch among many: `run` is what instructions take alone, `all` has loading, images and scores too."""
     graph = integer(made, arch)
-    program = assemble(lower(graph, arch.tile, arch.room, cost(arch)), arch)
+    program = assemble(lower(graph, arch.tile, arch.room, nest_cost(arch)), arch)
     run = sum(map(instruction_cycles, program.instructions))
     every = cycles(program, 11) - cycles(program, 10)
     busiest = arch.rows * macs(graph) / (arch.rows * arch.lanes)

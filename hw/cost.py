@@ -5,22 +5,15 @@ from dataclasses import replace
 from functools import cache
 from math import inf, prod
 
-from tqdm import tqdm
-
 from bayestt.ir.bind import bind, kind, spent
-from bayestt.ir.fold import fold
-from bayestt.ir.graph import Graph
-from bayestt.ir.group import Group, shape_of
+from bayestt.ir.group import Group
 from bayestt.ir.nest import Loop, Nest
 from bayestt.ir.pack import packed_length
-from hw.arch import STREAMS, Arch, Target
+from hw.arch import STREAMS, Arch
 from hw.cycles import nest_cycles
 
-PRICES = (1, 4, 16, 64)
-"""What a batch of `rows` images may take longer for each weight word less, in cycles an image: dearer where they have no room else."""
 
-
-def cost(arch: Arch) -> Callable[[Nest], float]:
+def nest_cost(arch: Arch) -> Callable[[Nest], float]:
     """The cycles of any nest that was lowered for `arch.tile`: those of `nest_cycles`, computed once for all nests of one shape.
 
     Infinite for a nest that no instruction can run.
@@ -63,42 +56,22 @@ def _merged(loops: tuple[Loop, ...], streams: tuple[str, ...], most: int) -> tup
     return tuple(loop.extent for loop in merged)
 
 
-def folded(graph: Graph, arch: Arch) -> Graph:
-    """`fold` in the order that takes our machine the fewest cycles, cores multiplied with each other where that pays.
+def group_cost(arch: Arch) -> Callable[[Group, Mapping[str, int]], float]:
+    """What a group is charged for in `fold`: its cycles for a batch, bound as suits it best, and the place that its weights take.
 
-    More weights must be worth their place: a word of them has to save a cycle for each image. Where they leave a program no room in the
-    weight memory, so that it would come in anew for every batch, it has to save more, until they have room or nothing helps.
+    A word of weights must save a cycle for every image of a batch, or be done without. That is more than it takes to load it anew for
+    every batch: products of cores pay even where they leave a program no room in the weight memory.
     """
-    known: dict[Hashable, tuple[float, int]] = {}
-    nest_cost = cost(arch)
+    known: dict[Hashable, float] = {}
+    cycles = nest_cost(arch)
 
-    def cycles_and_words(group: Group, size: Mapping[str, int]) -> tuple[float, int]:
-        """What a batch takes for a group, bound as suits it best, and what its weights take in the weight memory."""
+    def charged(group: Group, size: Mapping[str, int]) -> float:
         size = {**size, "n": arch.rows, "+": 2}
         shape, _ = kind(group, size)
         if shape not in known:
-            step = bind(group, arch.tile, size, arch.room, nest_cost)[0]
-            weights = packed_length(group.weight_axes, [*step.lane, *step.reduce], "w", size)
-            known[shape] = spent(step, arch.tile, size, nest_cost), weights // arch.lanes
+            step = bind(group, arch.tile, size, arch.room, cycles)[0]
+            words = packed_length(group.weight_axes, [*step.lane, *step.reduce], "w", size) // arch.lanes
+            known[shape] = spent(step, arch.tile, size, cycles) + arch.rows * words
         return known[shape]
 
-    def priced(price: int) -> Callable[[Group, Mapping[str, int]], float]:
-        def spent_and_priced(group: Group, size: Mapping[str, int]) -> float:
-            cycles, words = cycles_and_words(group, size)
-            return cycles + price * arch.rows * words
-
-        return spent_and_priced
-
-    def batch_cycles(choice: Graph) -> float:
-        """All contractions, and the loading of weights for which there is no room."""
-        contractions = [op for op in choice.ops if op.kind == "CONTRACT"]
-        found = [
-            cycles_and_words(shape_of(op.args[0], op.name, *(choice[name].axes for name in (*op.args, op.name)), op.window), choice.size)
-            for op in contractions
-            if len(op.args) == 2
-        ]
-        words = sum(words for _, words in found)
-        return sum(cycles for cycles, _ in found) + (words * arch.chunks(Target.WEIGHTS) if words > arch.weight_depth else 0)
-
-    prices = tqdm(PRICES, desc="fold", unit="price", delay=3, leave=False)
-    return min((fold(graph, priced(price)) for price in prices), key=batch_cycles)
+    return charged
