@@ -141,6 +141,7 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore", message="ranks clipped")
     print("Cycles of a batch (one image in each row of the array) of 784-512-10 by the formula of hw.cycles")
     published = rival_cycles(RIVAL, 1)
+    print("run: instructions alone; all: with images, scores and loading; used: the part of it in which multipliers do the graph's work")
     print(f"rival: {RIVAL_MULTIPLIERS} multipliers; its published net of rank 16, 896-512-16, takes {published:,} cycles an image")
     print(f"last layer {LAST}; dense: with {DEEP:,} weight words, so that it need not be loaded again")
     for array in ARCHES:

@@ -149,7 +149,7 @@ def test_a_step_is_charged_for_as_the_machine_sees_it() -> None:
     """Where a step costs 1 the dense weight is cheapest, named after its cores; where a weight costs 1, no product of cores is."""
     graph = factorized(FORMS["tt_matrix"])
     dense = fold(graph, lambda group, size: 1)
-    assert [(op.name, op.args) for op in dense.ops if op.kind == "CONTRACT"] == [("y", ("x", "core0.core1.core2"))]
+    assert [(op.name, op.args) for op in dense.ops if op.kind == "CONTRACT"] == [("y", ("x", "y.core0.core1.core2"))]
     kept = fold(graph, lambda group, size: prod(size[axis] for axis in group.weight_axes))
     assert sum(const.size for const in kept.consts.values()) == sum(const.size for const in graph.consts.values())
     seen = []

@@ -69,15 +69,15 @@ def _nests(step: Step, box: Box, tile: Nest, streams: Mapping[str, Place]) -> It
     outer = [loop_over(axis, len(box[axis])) for axis in axes if axis in group.y_axes and axis not in bound and len(box[axis]) > 1]
     reduce = [loop_over(axis, len(box[axis])) for axis in axes if axis not in group.y_axes and axis not in bound]
     # Loops of the tile that are not full take zeros, of which the largest may not know.
-    for loop, axes in step.reduce if not group.maximum else ():
-        reduce += [loop_over(axes[-1], -(-_extent(axes, box) // loop.extent), loop.extent)] if axes else []
-        reduce.append(replace(loop, axis=" ".join(axes) or loop.axis))
-    for parts in product(*(_parts(loop, _extent(axes, box) if axes else 0) for loop, axes in step.lane)):
+    for loop, names in step.reduce if not group.maximum else ():
+        reduce += [loop_over(names[-1], -(-_extent(names, box) // loop.extent), loop.extent)] if names else []
+        reduce.append(replace(loop, axis=" ".join(names) or loop.axis))
+    for parts in product(*(_parts(loop, _extent(names, box) if names else 0) for loop, names in step.lane)):
         lane, tiles, start = [], [], dict(first)
-        for (loop, axes), (skipped, count, extent) in zip(step.lane, parts, strict=True):
-            y = streams["y"].strides[axes[-1]] if axes else 0
-            lane.append(replace(loop, axis=" ".join(axes) or loop.axis, extent=extent, y=y))
-            over = loop_over(axes[-1], count, loop.extent) if axes else Loop(loop.axis, 1)
+        for (loop, names), (skipped, count, extent) in zip(step.lane, parts, strict=True):
+            y = streams["y"].strides[names[-1]] if names else 0
+            lane.append(replace(loop, axis=" ".join(names) or loop.axis, extent=extent, y=y))
+            over = loop_over(names[-1], count, loop.extent) if names else Loop(loop.axis, 1)
             tiles += [over] if count > 1 else []
             start = {stream: at + skipped * getattr(over, stream) for stream, at in start.items()}
         yield Nest(

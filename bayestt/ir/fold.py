@@ -209,10 +209,11 @@ def _steps(op: Op, graph: Graph, cost: GroupCost | None) -> list[Op]:
 
     steps = chain([graph[name].axes for name in names], op.axes, {**graph.size, "n": 1}, windows, cost and spent)
     activations = [k for k, (_, _, made) in enumerate(steps) if "n" in made]
-    known = [*names]
+    known, short = [*names], [name.rpartition(".")[2] for name in names]
     for k, (left, right, _) in enumerate(steps):
         step = f"{op.name}.step{activations.index(k) + 1}" if k in activations[:-1] else op.name
-        known.append(step if k in activations else f"{known[left]}.{known[right].rpartition('.')[2]}")
+        short.append(f"{short[left]}.{short[right]}")
+        known.append(step if k in activations else f"{op.name}.{short[-1]}")
     axes = [*(graph[name].axes for name in names), *(made for _, _, made in steps)]
     return [
         Op(name, "CONTRACT", made, (known[left], known[right]), window=read(axes[left], made) if "n" in made else ())
