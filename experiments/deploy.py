@@ -26,6 +26,7 @@ from bayestt.nets.trace import trace
 from bayestt.report.layers import layer_of, layers
 from bayestt.report.table import Model
 from hw.assemble import assemble
+from hw.cost import group_cost, nest_cost
 from hw.cycles import nest_cycles
 from hw.emulate import emulate
 from hw.simulate import simulate
@@ -33,9 +34,9 @@ from hw.verilog import verilog
 
 
 def to_integer(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
-    """Trace the pruned net, and turn it into the integer model."""
+    """Trace the pruned net, and turn it into the integer model, its contractions in the order that suits the machine."""
     traced = trace(loaded(cfg, folder, "pruned"), torch.from_numpy(data.test.images[:1]))
-    graph = fold(traced)
+    graph = fold(traced, group_cost(instantiate(cfg.arch)))
     integer = quantize(graph, data.train.images[: cfg.quantize.calibration], cfg.quantize.weight_bits, cfg.quantize.activation_bits)
     if cfg.quantize.finetune is not None:
         integer = learned_rounded(cfg, data, folder, integer, graph)
@@ -53,7 +54,7 @@ def to_program(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     """Lower the integer model to nests, and assemble them into the datapath's program."""
     arch = instantiate(cfg.arch)
     graph = load(folder / "integer.graph")
-    schedule = lower(graph, arch.tile, arch.room)
+    schedule = lower(graph, arch.tile, arch.room, nest_cost(arch))
     program = assemble(schedule, arch)
     hw.program.save(program, folder / "program")
     known = [layer["name"] for layer in json.loads((folder / "quantize.json").read_text())["layers"]]

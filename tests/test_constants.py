@@ -19,11 +19,11 @@ def test_every_weight_and_bias_lies_where_its_part_says(tile: str, room: Room) -
     graph = residual_network(blocks=1, widths=(4, 8), extent=8)
     machine = TILES[tile]
     size = {**graph.size, "n": 3 if machine.lane else 1, "+": 2}
-    found = plan([bind(group, machine, size) for group in groups(graph)], graph.input, machine, size, room)
+    found = plan([bind(group, machine, size)[0] for group in groups(graph)], graph.input, machine, size, room)
     packed = constants(found, machine, size)
     assert (COPY in packed.places) == bool(found.external)
     for number, (step, cut) in enumerate(zip(found.steps, found.cuts, strict=True)):
-        lanes = {axis: loop.extent for loop, axis in step.lane if axis and loop.w}
+        lanes = {axis: loop.extent for loop, axes in step.lane for axis in axes if loop.w}
         for box in cut.boxes:
             place = packed.places[part_of(number, step, box)]
             for index in product(*(box[axis] for axis in step.group.weight_axes)):

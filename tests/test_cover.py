@@ -24,7 +24,7 @@ def covered(box: dict[str, range]) -> list[Nest]:
     (group,) = groups(graph)
     whole = {axis: range(extent) for axis, extent in SIZE.items()}
     tile = TILES["16 x 4 silicon"]
-    return list(cover(bind(group, tile, SIZE), {**whole, **box}, tile, PLACES, SIZE))
+    return list(cover(bind(group, tile, SIZE)[0], {**whole, **box}, tile, PLACES, SIZE))
 
 
 def test_a_border_makes_nine_nests_and_those_again_for_the_last_lanes() -> None:
@@ -34,6 +34,26 @@ def test_a_border_makes_nine_nests_and_those_again_for_the_last_lanes() -> None:
     (window,) = (window for window in groups(verify(written(SAME, **SIZE)))[0].window if window.axis == "h")
     found = sum(len(taps(window, out, SIZE)) for out in range(6))
     assert sum(nest.macs for nest in nests) == 3 * 6 * found**2
+
+
+def test_lanes_of_several_axes_go_on_in_the_next_row() -> None:
+    """Three rows of five results are three words of four and one of three."""
+    size = {"n": 3, "a": 6, "i": 3, "r": 5}
+    graph = verify(written("x INPUT n a @ 8/0\nv CONST a i r @ 8/0\ny CONTRACT n i r < x v @ 32/0", **size))
+    (group,) = groups(graph)
+    tile = TILES["16 x 4 silicon"]
+    places = {
+        "x": Place(0, {"n": 1, "a": 3}),
+        "w": Place(0, {"a": 16, "r": 4}),
+        "init": Place(0, {"r": 4}),
+        "y": Place(7, {"n": 1, "i": 15, "r": 3}),
+    }
+    whole = {axis: range(extent) for axis, extent in size.items()}
+    full, rest = cover(bind(group, tile, size)[0], whole, tile, places, size)
+    assert [(loop.extent, loop.x, loop.w, loop.init, loop.y) for loop in full.outer] == [(3, 0, 4, 4, 12)]
+    assert [(nest.lane[1].axis, nest.lane[1].extent, nest.lane[1].y) for nest in (full, rest)] == [("i r", 4, 3), ("i r", 3, 3)]
+    assert (full.w, full.init, full.y, rest.w, rest.init, rest.y) == (0, 0, 7, 12, 12, 7 + 36)
+    assert full.macs + rest.macs == 3 * 6 * 15
 
 
 def test_what_lies_inside_is_one_nest() -> None:

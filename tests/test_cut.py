@@ -7,7 +7,7 @@ from graphs import TILES, features, float_graphs
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bayestt.ir.bind import Step, bind
+from bayestt.ir.bind import bind
 from bayestt.ir.border import seen
 from bayestt.ir.cut import Cut, Work, constant_axes, cut, demands, operand_box
 from bayestt.ir.fold import fold
@@ -16,6 +16,7 @@ from bayestt.ir.nest import Nest
 from bayestt.ir.pack import packed_length
 from bayestt.ir.quantize import quantize
 from bayestt.ir.room import Room
+from bayestt.ir.step import Step
 from bayestt.ir.steps import steps
 
 
@@ -27,7 +28,7 @@ def works(draw: st.DrawFn) -> Work:
     tile: Nest = TILES[draw(st.sampled_from(list(TILES)))]
     images = next((loop.extent for loop in tile.lane if loop.axis == "n"), 1)
     size = {**integer.size, "n": images, "+": 2}
-    items = [bind(item, tile, size) if isinstance(item, Group) else item for item in groups(integer)]
+    items = [bind(item, tile, size)[0] if isinstance(item, Group) else item for item in groups(integer)]
     names = [item.group.y if isinstance(item, Step) else item.name for item in items]
     outside = frozenset(name for name in (integer.input.name, *names[:-1]) if draw(st.booleans()))
     made, tensors = steps(items, integer.input, tile, size, outside)
@@ -40,7 +41,9 @@ def works(draw: st.DrawFn) -> Work:
 def roomy(work: Work, data: int, constants: int) -> tuple[Room, Cut]:
     """A room with so much more than the least a step needs, and its cut there."""
     bound, group = [*work.step.lane, *work.step.reduce], work.step.group
-    least = {axis: 1 for axis in group.y_axes if axis != "n"} | {axis: loop.extent for loop, axis in work.step.lane if axis}
+    fixed = work.step.inner_axes
+    least = {axis: 1 for axis in group.y_axes if axis != "n" and axis not in fixed}
+    least |= {axes[0]: loop.extent for loop, axes in work.step.lane if len(axes) == 1}
     needs = [
         packed_length(axes, bound, stream, {**work.size, **{axis: min(extent, work.size[axis]) for axis, extent in least.items()}})
         for axes, stream in ((group.weight_axes, "w"), (group.init_axes, "init"))

@@ -1,5 +1,6 @@
 """Named-axis einsum equals numpy's, and its order of steps is right and the cheapest there is."""
 
+from functools import partial
 from itertools import combinations, permutations
 from math import prod
 
@@ -52,7 +53,14 @@ def test_einsum_of_a_matrix_product():
     np.testing.assert_array_equal(einsum([a, b], [("i", "r"), ("r", "j")], ("j", "i")), (a @ b).T)
 
 
-@pytest.mark.parametrize("find", [order, chain])
+COSTS = {
+    "multiplications": None,
+    "as few steps with operand 0 as can be": lambda left, core, made: 1,
+    "as few axes as can be": lambda left, core, made: 4 ** len({*left, *core}) + len(core),
+}
+
+
+@pytest.mark.parametrize("find", [order, *(partial(chain, cost=cost) for cost in COSTS.values())], ids=["order", *COSTS])
 @given(expressions())
 def test_the_steps_compute_the_einsum(find, expression):
     axes, out, size = expression
@@ -93,6 +101,57 @@ def test_no_chain_costs_less(expression):
     steps = chain(axes, out, size)
     assert [left for left, _, _ in steps] == [0, *range(len(axes), len(axes) + len(steps) - 1)][: len(steps)]
     assert macs(axes, steps, size) == min(macs(axes, absorbing(axes, out, path), size) for path in others)
+
+
+def partitions(numbers):
+    """Every way to part numbers into groups in order."""
+    if not numbers:
+        yield ()
+    for count in range(1, len(numbers) + 1):
+        for group in combinations(numbers, count):
+            yield from ((group, *rest) for rest in partitions([number for number in numbers if number not in group]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(expressions(operands=4))
+def test_no_chain_of_products_costs_less(expression):
+    axes, out, size = expression
+
+    def cost(left, core, made):
+        return 3 * prod(size[axis] for axis in {*left, *core}) + 2 * prod(size[axis] for axis in core) + len(made) + 20
+
+    def along(groups):
+        total, absorbed = 0, {*axes[0]}
+        for at, group in enumerate(groups):
+            later = {*out}.union(*(axes[number] for others in groups[at + 1 :] for number in others))
+            core = set().union(*(axes[number] for number in group))
+            core &= core if len(group) == 1 else later | absorbed
+            made = (absorbed | core) & later if at < len(groups) - 1 else {*out}
+            total += cost(absorbed, core, made)
+            absorbed = made
+        return total
+
+    made = [*axes]
+    found = 0
+    # What operand 0 has become is in the steps in which it, or what the step before made of it, is on the left.
+    carried = 0
+    for number, (left, right, kept) in enumerate(chain(axes, out, size, cost=cost), len(axes)):
+        made.append(kept)
+        if left == carried:
+            found += cost(made[left], made[right], kept)
+            carried = number
+    assert found == min(map(along, partitions([*range(1, len(axes))])))
+
+
+def test_cores_are_multiplied_with_each_other_where_that_is_cheaper():
+    size = {"a": 2, "r": 9, "s": 9, "b": 2}
+    axes = [("a",), ("a", "r"), ("r", "s"), ("s", "b")]
+    assert chain(axes, ("b",), size, cost=lambda left, core, made: prod(size[axis] for axis in core)) == (
+        (1, 2, ("a", "s")),
+        (4, 3, ("a", "b")),
+        (0, 5, ("b",)),
+    )
+    assert [left for left, _, _ in chain(axes, ("b",), size)] == [0, 4, 5]
 
 
 def test_the_order_of_a_chain_is_the_known_one():

@@ -2,6 +2,7 @@
 
 from itertools import permutations
 from math import prod
+from random import Random
 
 import numpy as np
 import pytest
@@ -107,12 +108,17 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_a_chain_is_as_cheap_as_the_cheapest_of_all(form: Factorization) -> None:
+def factorized(form: Factorization) -> Graph:
+    """One layer, named y, as it is traced."""
     names = [f"core{k}" for k in range(len(form.cores))]
     lines = [f"{name} CONST {' '.join(core)}" for name, core in zip(names, form.cores, strict=True)]
     text = f"x INPUT n {' '.join(form.cols)}\n" + "\n".join(lines) + f"\ny CONTRACT n {' '.join(form.rows)} < {' '.join(['x', *names])}"
-    graph = verify(written(text, **form.size))
+    return verify(written(text, **form.size))
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_chain_is_as_cheap_as_the_cheapest_of_all(form: Factorization) -> None:
+    graph = factorized(form)
     folded = fold(graph)
     assert_same(graph, folded)
 
@@ -127,7 +133,38 @@ def test_a_chain_is_as_cheap_as_the_cheapest_of_all(form: Factorization) -> None
     steps = [op for op in folded.ops if op.kind == "CONTRACT"]
     found = sum(prod(folded.size[axis] for axis in {a for arg in op.args for a in folded[arg].axes} - {"n"}) for op in steps)
     assert found == min(map(cost, permutations(range(len(form.cores)))))
-    assert [op.name for op in steps] == [*(f"y.step{k + 1}" for k in range(len(names) - 1)), "y"]
+    assert [op.name for op in steps] == [*(f"y.step{k + 1}" for k in range(len(form.cores) - 1)), "y"]
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_a_step_costs_the_graph_is_equal(form: Factorization, seed: int) -> None:
+    graph = factorized(form)
+    folded = fold(graph, lambda group, size: Random(f"{seed} {group.x_axes} {group.weight_axes}").random())
+    assert_same(graph, folded)
+    assert all(len(op.args) <= 2 for op in folded.ops)
+
+
+def test_a_step_is_charged_for_as_the_machine_sees_it() -> None:
+    """Where a step costs 1 the dense weight is cheapest, named after its cores; where a weight costs 1, no product of cores is."""
+    graph = factorized(FORMS["tt_matrix"])
+    dense = fold(graph, lambda group, size: 1)
+    assert [(op.name, op.args) for op in dense.ops if op.kind == "CONTRACT"] == [("y", ("x", "y.core0.core1.core2"))]
+    kept = fold(graph, lambda group, size: prod(size[axis] for axis in group.weight_axes))
+    assert sum(const.size for const in kept.consts.values()) == sum(const.size for const in graph.consts.values())
+    seen = []
+    fold(graph, lambda group, size: seen.append((group.x_axes, group.weight_axes, group.y_axes)) or 1)
+    assert (("n", "j1", "j2", "j3"), ("i3", "j3", "r2"), ("n", "j1", "j2", "i3", "r2")) in [
+        (x, tuple(sorted(w)), (*y[:3], *sorted(y[3:]))) for x, w, y in seen
+    ]
+
+
+def test_a_product_of_cores_is_read_through_all_their_windows() -> None:
+    lines = ["x INPUT n j h w", "a CONST j r", "b CONST r kh s", "c CONST s kw i", f"y CONTRACT n i oh ow < x a b c {SWEEP}"]
+    graph = verify(written("\n".join(lines), **SIZES))
+    folded = fold(graph, lambda group, size: 1)
+    assert_same(graph, folded)
+    assert [[window.axis for window in op.window] for op in folded.ops if op.kind == "CONTRACT"] == [["h", "w"]]
 
 
 def spent(graph: Graph) -> int:

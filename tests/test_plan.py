@@ -23,7 +23,7 @@ SILICON = TILES["16 x 4 silicon"]
 def planned(graph: Graph, room: Room) -> tuple[Plan, dict[str, int]]:
     """The plan of a graph on the silicon, and the sizes of axes."""
     size = {**graph.size, "n": 3, "+": 2}
-    items = [bind(item, SILICON, size) if isinstance(item, Group) else item for item in groups(graph)]
+    items = [bind(item, SILICON, size)[0] if isinstance(item, Group) else item for item in groups(graph)]
     return plan(items, graph.input, SILICON, size, room), size
 
 

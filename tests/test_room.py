@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from itertools import pairwise
 from math import prod
+from random import Random
 from time import monotonic
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from windowed import residual_network
 
+from bayestt.ir.bind import Cost, turns
 from bayestt.ir.fold import fold
 from bayestt.ir.graph import Graph, verify
 from bayestt.ir.interpret import interpret
@@ -33,11 +35,11 @@ CONVOLUTION = """x INPUT n c h w @ 8/0
 SIZE = {"c": 2, "h": 6, "w": 4, "i": 8, "p": 6, "q": 4, "a": 3, "b": 3}
 
 
-def lowered(graph: Graph, tile: Nest, room: Room) -> tuple[Schedule, Room]:
+def lowered(graph: Graph, tile: Nest, room: Room, cost: Cost = turns) -> tuple[Schedule, Room]:
     """The schedule for a room, which grows by what each refusal asks for: that must suffice."""
     while True:
         try:
-            return lower(graph, tile, room), room
+            return lower(graph, tile, room, cost), room
         except ValueError as refusal:
             needed, what, had = re.search(r"needs (\d+) (.*?) for its smallest .* has room for (\d+)", str(refusal)).groups()
             assert int(needed) > int(had) == getattr(room, NEEDS[what])
@@ -81,6 +83,18 @@ def test_every_graph_in_every_room_equals_interpret(tile: str, graph: Graph, roo
     schedule, room = lowered(integer, TILES[tile], room)
     check_within(schedule, room)
     check_moves_copy(schedule)
+    assert (execute(schedule, x) == interpret(integer, x)).all()
+
+
+@pytest.mark.parametrize("tile", TILES)
+@settings(max_examples=40, deadline=None)
+@given(graph=float_graphs(windows=True), room=st.one_of(st.just(Room()), st.builds(Room, st.integers(20, 400))), seed=st.integers(0, 99))
+def test_whatever_a_nest_costs_the_result_is_the_same(tile: str, graph: Graph, room: Room, seed: int) -> None:
+    """Costs drawn at random choose every way to bind that there is, sooner or later."""
+    integer = quantize(fold(graph), np.random.default_rng(seed).normal(size=(20, features(graph))))
+    x = images(integer, 3, seed, extreme=bool(seed % 2))
+    schedule, room = lowered(integer, TILES[tile], room, lambda nest: Random(f"{seed} {nest.outer} {nest.lane}").random())
+    check_within(schedule, room)
     assert (execute(schedule, x) == interpret(integer, x)).all()
 
 

@@ -2,9 +2,10 @@
 
 from graphs import TILES, written
 
-from bayestt.ir.bind import Step, bind
+from bayestt.ir.bind import bind
 from bayestt.ir.graph import verify
 from bayestt.ir.group import Group, groups
+from bayestt.ir.step import Step
 from bayestt.ir.steps import Tensor, steps
 
 SIZE = {"h": 5, "a": 4, "b": 8, "i": 8, "k": 32, "n": 1, "+": 2}
@@ -26,7 +27,7 @@ SUM = """x INPUT n a b @ 8/0
 def made(text: str, tile: str, *external: str) -> tuple[list[Step], dict[str, Tensor]]:
     """The steps and tensors of a graph."""
     graph = verify(written(text, **SIZE))
-    items = [bind(item, TILES[tile], SIZE) if isinstance(item, Group) else item for item in groups(graph)]
+    items = [bind(item, TILES[tile], SIZE)[0] if isinstance(item, Group) else item for item in groups(graph)]
     return steps(items, graph.input, TILES[tile], SIZE, frozenset(external))
 
 

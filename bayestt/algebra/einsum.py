@@ -1,6 +1,7 @@
 """Contractions over named axes, and the cheapest pairwise order to do them in."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 from math import prod
 from types import MappingProxyType
 
@@ -9,6 +10,10 @@ import numpy as np
 Axes = tuple[str, ...]
 Step = tuple[int, int, Axes]
 """Contract operands number `left` and `right` into one with these axes; it gets the next free number."""
+StepCost = Callable[[Axes, Axes, Axes], float]
+"""What a step costs that contracts operands with the first and the second axes into one with the third."""
+MOST_JOINED = 6
+"""The most cores of which all products are tried: 3**6 steps."""
 
 
 def einsum(arrays: Sequence[np.ndarray], axes: Sequence[Axes], out: Axes) -> np.ndarray:
@@ -55,16 +60,23 @@ def order(axes: Sequence[Axes], out: Axes, size: Mapping[str, int]) -> tuple[Ste
 
 
 def chain(
-    axes: Sequence[Axes], out: Axes, size: Mapping[str, int], windows: Mapping[str, tuple[str, str]] = MappingProxyType({})
+    axes: Sequence[Axes],
+    out: Axes,
+    size: Mapping[str, int],
+    windows: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    cost: StepCost | None = None,
 ) -> tuple[Step, ...]:
-    """The steps with the fewest multiplications in which operand 0 absorbs the others one at a time.
+    """The cheapest steps in which operand 0 absorbs the others: without a `cost` one at a time, with the fewest multiplications.
 
-    That is how a machine runs a factorized layer that must not multiply its cores with each other: each step has one activation and one
-    core. Exact, by dynamic programming over the sets of cores absorbed. `windows` maps axes of operand 0 to the two, places and taps, as
-    which a convolution reads them: the first step that absorbs a core with one of the two does so, the first of all where no core has.
+    That is how a machine runs a factorized layer: each step has one activation and one core. With a cost, cores may also be multiplied
+    with each other before operand 0 absorbs their product, which costs nothing itself; not where there are more than `MOST_JOINED`. Exact,
+    by dynamic programming over the sets of cores absorbed; of equal ways the one that multiplies fewer cores with each other first.
+    `windows` maps axes of operand 0 to the two, places and taps, as which a convolution reads them: the first step that absorbs a core
+    with one of the two does so, the first of all where no core has.
     """
-
     needing = {axis: {k for k in range(1, len(axes)) if {*pair} & {*axes[k]}} for axis, pair in windows.items()}
+    cores = range(1, len(axes))
+    most = len(cores) if cost and len(cores) <= MOST_JOINED else 1
 
     def read(names: Axes, absorbed: frozenset[int]) -> Axes:
         """Axes of operand 0, or of what it has become, through the windows that are read once these operands are absorbed."""
@@ -73,23 +85,45 @@ def chain(
 
     def kept(absorbed: frozenset[int]) -> Axes:
         inside = dict.fromkeys([*read(axes[0], absorbed), *(axis for number in sorted(absorbed) for axis in axes[number])])
-        outside = {*out, *windows}.union(*(axes[number] for number in range(1, len(axes)) if number not in absorbed))
+        outside = {*out, *windows}.union(*(axes[number] for number in cores if number not in absorbed))
         return tuple(axis for axis in inside if axis in outside) if absorbed else tuple(axes[0])
 
-    best: dict[frozenset[int], tuple[int, tuple[int, ...]]] = {frozenset(): (0, ())}
-    for _ in axes[1:]:
-        longer: dict[frozenset[int], tuple[int, tuple[int, ...]]] = {}
-        for absorbed, (before, path) in best.items():
-            for number in (k for k in range(1, len(axes)) if k not in absorbed):
-                together = absorbed | {number}
-                total = before + prod(size[axis] for axis in {*read(kept(absorbed), together), *axes[number]})
-                if together not in longer or total < longer[together][0]:
-                    longer[together] = total, (*path, number)
-        best = longer
-    path = best[frozenset(range(1, len(axes)))][1]
-    left = [0, *range(len(axes), len(axes) + len(path) - 1)]
-    made = [kept(frozenset(path[: k + 1])) for k in range(len(path) - 1)] + [tuple(out)]
-    return tuple(zip(left, path, made, strict=False))
+    def joined(part: Sequence[int], absorbed: frozenset[int]) -> Axes:
+        """The product of cores that the operand absorbs when it has absorbed those: without the axes that nothing else has."""
+        together = absorbed | {*part}
+        outside = {*out, *read(kept(absorbed), together)}.union(*(axes[number] for number in cores if number not in together))
+        names = dict.fromkeys(axis for number in part for axis in axes[number])
+        return tuple(axis for axis in names if axis in outside or len(part) == 1)
+
+    def made(absorbed: frozenset[int]) -> Axes:
+        return tuple(out) if len(absorbed) == len(cores) else kept(absorbed)
+
+    def spent(part: Sequence[int], absorbed: frozenset[int]) -> float:
+        together, core = absorbed | {*part}, joined(part, absorbed)
+        if cost is None:
+            return prod(size[axis] for axis in {*read(kept(absorbed), together), *core})
+        return cost(kept(absorbed), core, made(together))
+
+    best: dict[frozenset[int], tuple[float, tuple[tuple[int, ...], ...]]] = {frozenset(): (0, ())}
+    for count in cores:
+        for absorbed in [known for known in best if len(known) == count - 1]:
+            before, path = best[absorbed]
+            left = [number for number in cores if number not in absorbed]
+            for part in (part for extent in range(1, most + 1) for part in combinations(left, extent)):
+                total, together = before + spent(part, absorbed), absorbed.union(part)
+                if together not in best or (total, len(best[together][1])) < (best[together][0], len(path) + 1):
+                    best[together] = total, (*path, part)
+    steps: list[Step] = []
+    left, absorbed = 0, frozenset()
+    for part in best[frozenset(cores)][1]:
+        core = part[0]
+        for k, number in enumerate(part[1:], 2):
+            steps.append((core, number, joined(part[:k], absorbed)))
+            core = len(axes) + len(steps) - 1
+        absorbed = absorbed.union(part)
+        steps.append((left, core, made(absorbed)))
+        left = len(axes) + len(steps) - 1
+    return tuple(steps)
 
 
 def macs(axes: Sequence[Axes], steps: Sequence[Step], size: Mapping[str, int]) -> int:

@@ -7,12 +7,12 @@ import numpy as np
 
 from bayestt.algebra.einsum import Axes
 from bayestt.algebra.fixed import wrap
-from bayestt.ir.bind import Step
 from bayestt.ir.cover import Box, Place, part_at
 from bayestt.ir.cut import constant_axes
 from bayestt.ir.nest import Nest
 from bayestt.ir.pack import Bound, pack
 from bayestt.ir.plan import Plan
+from bayestt.ir.step import Step
 
 COPY = "copy"
 """The part that all loads and stores share: a weight of 1, an initial sum of 0."""
@@ -32,7 +32,7 @@ def constants(plan: Plan, tile: Nest, size: Mapping[str, int]) -> Constants:
     words: dict[str, list[np.ndarray]] = {"w": [np.zeros(0, np.int64)], "init": [np.zeros(0, np.int64)]}
     lengths = {"w": 0, "init": 0}
     places: dict[Hashable, dict[str, Place]] = {}
-    once = [(loop, None) for loop in (*tile.lane, *tile.reduce)]
+    once = [(loop, ()) for loop in (*tile.lane, *tile.reduce)]
 
     def add(part: Hashable, arrays: Mapping[str, tuple[np.ndarray, Axes]], bound: Bound, box: Box) -> None:
         extents = {**size, **{axis: len(indices) for axis, indices in box.items()}}

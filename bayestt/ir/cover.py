@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 
-from bayestt.ir.bind import Step
+from bayestt.algebra.einsum import Axes
 from bayestt.ir.border import runs
 from bayestt.ir.graph import Window
 from bayestt.ir.nest import Loop, Nest
 from bayestt.ir.place import Strides
+from bayestt.ir.step import Step
 
 Box = Mapping[str, range]
 """A range of every axis of a step, steps of 1."""
@@ -53,28 +55,29 @@ def _read(x: Place, windows: tuple[Window, ...]) -> Place:
 
 
 def _nests(step: Step, box: Box, tile: Nest, streams: Mapping[str, Place]) -> Iterator[Nest]:
-    """The nests of a box in which every place finds the same taps: more than one where an axis does not fill whole lanes."""
+    """The nests of a box in which every place finds the same taps: more than one where axes do not fill whole lanes."""
     group = step.group
-    bound = [axis for _, axis in [*step.lane, *step.reduce]]
+    bound = [axis for _, axes in [*step.lane, *step.reduce] for axis in axes]
     axes = list(dict.fromkeys(group.y_axes + group.read_axes + group.weight_axes))
     first = {stream: place.at(box) for stream, place in streams.items()}
 
     def loop_over(axis: str, extent: int, tiled: int = 1) -> Loop:
-        """A loop over an axis, or over its tiles: packed constants have a tile's stride already."""
+        """A loop over an axis, or over tiles along it: packed constants have a tile's stride already."""
         moves = {stream: place.strides.get(axis, 0) * (tiled if stream in "xy" else 1) for stream, place in streams.items()}
         return Loop(axis, extent, **moves)
 
     outer = [loop_over(axis, len(box[axis])) for axis in axes if axis in group.y_axes and axis not in bound and len(box[axis]) > 1]
     reduce = [loop_over(axis, len(box[axis])) for axis in axes if axis not in group.y_axes and axis not in bound]
     # Loops of the tile that are not full take zeros, of which the largest may not know.
-    for loop, axis in step.reduce if not group.maximum else ():
-        reduce += [loop_over(axis, -(-len(box[axis]) // loop.extent), loop.extent)] if axis else []
-        reduce.append(replace(loop, axis=axis or loop.axis))
-    for parts in product(*(_parts(loop, len(box[axis]) if axis else 0) for loop, axis in step.lane)):
+    for loop, names in step.reduce if not group.maximum else ():
+        reduce += [loop_over(names[-1], -(-_extent(names, box) // loop.extent), loop.extent)] if names else []
+        reduce.append(replace(loop, axis=" ".join(names) or loop.axis))
+    for parts in product(*(_parts(loop, _extent(names, box) if names else 0) for loop, names in step.lane)):
         lane, tiles, start = [], [], dict(first)
-        for (loop, axis), (skipped, count, extent) in zip(step.lane, parts, strict=True):
-            lane.append(replace(loop, axis=axis or loop.axis, extent=extent, y=streams["y"].strides.get(axis, 0)))
-            over = loop_over(axis, count, loop.extent) if axis else Loop(loop.axis, 1)
+        for (loop, names), (skipped, count, extent) in zip(step.lane, parts, strict=True):
+            y = streams["y"].strides[names[-1]] if names else 0
+            lane.append(replace(loop, axis=" ".join(names) or loop.axis, extent=extent, y=y))
+            over = loop_over(names[-1], count, loop.extent) if names else Loop(loop.axis, 1)
             tiles += [over] if count > 1 else []
             start = {stream: at + skipped * getattr(over, stream) for stream, at in start.items()}
         yield Nest(
@@ -93,8 +96,13 @@ def _nests(step: Step, box: Box, tile: Nest, streams: Mapping[str, Place]) -> It
         )
 
 
+def _extent(axes: Axes, box: Box) -> int:
+    """How many indices axes have together: a loop over several steps along the last, on into the next row of the one before."""
+    return prod(len(box[axis]) for axis in axes)
+
+
 def _parts(loop: Loop, extent: int) -> list[tuple[int, int, int]]:
-    """How an axis fills a lane loop: (tiles before, tiles, lanes in each) of the full tiles and of the rest; once where there is none."""
+    """How axes fill a lane loop: (tiles before, tiles, lanes in each) of the full tiles and of the rest; once where there is none."""
     if extent == 0:
         return [(0, 1, 1)]
     full, rest = divmod(extent, loop.extent)

@@ -6,13 +6,13 @@ from itertools import product
 from math import prod
 
 from bayestt.algebra.einsum import Axes
-from bayestt.ir.bind import Step
 from bayestt.ir.border import seen
 from bayestt.ir.cover import Box
 from bayestt.ir.nest import Nest
 from bayestt.ir.pack import packed_length
 from bayestt.ir.place import Strides, arrange, length, squeeze
 from bayestt.ir.room import Room
+from bayestt.ir.step import Step
 from bayestt.ir.steps import Tensor
 
 Blocks = dict[str, int]
@@ -85,7 +85,7 @@ def operand_box(step: Step, box: Box, size: Mapping[str, int]) -> Box:
 
 def constant_axes(step: Step) -> Axes:
     """The axes over which a step's packed constants differ."""
-    bound = [axis for loop, axis in step.lane if axis and (loop.w or loop.init)]
+    bound = [axis for loop, axes in step.lane if loop.w or loop.init for axis in axes]
     return tuple(dict.fromkeys([*step.group.weight_axes, *step.group.init_axes, *bound]))
 
 
@@ -94,8 +94,9 @@ def _parts(work: Work, room: Room) -> Blocks:
     step = work.step
     taps = {window.tap for window in step.group.window}
     whole = {axis: work.size[axis] for axis in step.group.y_axes if axis != "n" and axis not in taps}
-    lanes = [axis for _, axis in step.lane]
-    axes = sorted((axis for axis in whole if axis in constant_axes(step)), key=lambda axis: axis not in lanes)
+    lanes = [axis for _, axes in step.lane for axis in axes]
+    fixed = step.inner_axes
+    axes = sorted((axis for axis in whole if axis in constant_axes(step) and axis not in fixed), key=lambda axis: axis not in lanes)
     limits = {"w": room.weights, "init": room.inits}
     blocks = _narrowed(whole, axes, work, lambda blocks: all(_constants(work, blocks, stream) <= most for stream, most in limits.items()))
     if blocks is None:
@@ -136,15 +137,15 @@ def _smallest(work: Work, axes: list[str]) -> Blocks:
 
 
 def _grain(step: Step, axis: str) -> int:
-    """The indices of an axis that the machine runs at once."""
-    return next((loop.extent for loop, name in step.lane if name == axis), 1)
+    """The indices of an axis that the machine runs at once, if it runs along no other."""
+    return next((loop.extent for loop, axes in step.lane if axes == (axis,)), 1)
 
 
 def _strip_axes(work: Work) -> list[str]:
     """The axes of a step's result in the order in which they are cut."""
     group = work.step.group
     outs, taps = ({getattr(window, part) for window in group.window} for part in ("out", "tap"))
-    axes = [axis for axis in group.y_axes if axis != "n" and axis not in taps]
+    axes = [axis for axis in group.y_axes if axis != "n" and axis not in taps and axis not in work.step.inner_axes]
     beside = [name for name in group.x if name not in work.outside]
     if len(group.x) > 1 and beside:
         # A strip with the strides of the operand beside it has no gaps if it is cut where they are largest.
@@ -161,11 +162,11 @@ def _buffers(work: Work, blocks: Blocks) -> dict[str, tuple[Strides, int]]:
     overshoot = sum((loop.extent - 1) * loop.x for loop in work.tile.reduce)
     found = {}
     for name in work.outside:
-        extents, wants, axes, behind = {**work.size, **blocks}, work.step.wants("y"), group.y_axes, 0
+        extents, wants, axes, behind = {**work.size, **blocks}, work.step.wants("y", work.size), group.y_axes, 0
         if name in group.x:
             behind = overshoot
             axes = tuple(axis for axis in group.x_axes if axis != "+")
-            wants = work.tensors[beside[0]].strides if beside else work.step.wants("x")
+            wants = work.tensors[beside[0]].strides if beside else work.step.wants("x", work.size)
             for window in group.window:
                 stretches = _ranges(work.size[window.out], blocks.get(window.out, work.size[window.out]))
                 extents[window.axis] = max(len(seen(window, outs, work.size)) for outs in stretches)

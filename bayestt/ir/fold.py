@@ -1,6 +1,6 @@
 """Bring a traced graph to the form that machines run: constants computed, views and scales folded away, contractions pairwise."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
 from math import prod
@@ -9,9 +9,13 @@ import numpy as np
 
 from bayestt.algebra.einsum import Axes, chain, einsum, spread
 from bayestt.ir.graph import Graph, Op, Window, biases, verify, windowed
+from bayestt.ir.group import Group, shape_of
+
+GroupCost = Callable[[Group, Mapping[str, int]], float]
+"""What a group costs on a machine, given the size of every axis but the batch."""
 
 
-def fold(graph: Graph) -> Graph:
+def fold(graph: Graph, cost: GroupCost | None = None) -> Graph:
     """An equal graph (float) with as few operations as possible, and no more than one constant in any contraction.
 
     1. Contractions of constants alone are computed. 2. A VIEW between two ways to split the same elements goes where both can be refined
@@ -19,9 +23,11 @@ def fold(graph: Graph) -> Graph:
     as 6*4), where both names of an axis meet in another operation, or where an axis under a window would be split, it stays. 3. A scale
     (of batch-norm) goes into the contraction before it and its biases, a bias into the bias before it, a contraction without constants
     (a slice) into the one after it. 4. A contraction with several cores becomes the cheapest chain of steps with one core each; a window
-    is read in the step that needs its taps.
+    is read in the step that needs its taps. Cheapest is what multiplies least or, given the `cost` of a step on a machine, what costs
+    least: then cores are also multiplied with each other, down to the dense weight, where a step with their product is cheaper.
     """
-    return verify(_pairwise(_melted(_without_views(_constants_computed(verify(graph))))))
+    ready = _melted(_without_views(_constants_computed(verify(graph))))
+    return verify(_constants_computed(_pairwise(ready, cost)))
 
 
 def _constants_computed(graph: Graph) -> Graph:
@@ -179,26 +185,37 @@ def _ordered(graph: Graph) -> Graph:
     return Graph(tuple(ops.values()), graph.size, {name: graph.consts[name] for name in ops if name in graph.consts})
 
 
-def _pairwise(graph: Graph) -> Graph:
+def _pairwise(graph: Graph, cost: GroupCost | None) -> Graph:
     """The graph with contractions of several cores replaced by the cheapest chain: steps `fc1.step1`, ..., then `fc1` itself."""
     ops: list[Op] = []
     for op in graph.ops:
         if op.kind == "CONTRACT" and len(op.args) > 2:
-            ops += _steps(op, graph)
+            ops += _steps(op, graph, cost)
         else:
             ops.append(op)
     return Graph(tuple(ops), graph.size, graph.consts)
 
 
-def _steps(op: Op, graph: Graph) -> list[Op]:
+def _steps(op: Op, graph: Graph, cost: GroupCost | None) -> list[Op]:
     """One contraction as a chain; the activation is operand 0. A step reads through the windows that the next one finds read."""
     names = sorted(op.args, key=lambda name: "n" not in graph[name].axes)
     windows = {window.axis: (window.out, window.tap) for window in op.window}
-    steps = chain([graph[name].axes for name in names], op.axes, {**graph.size, "n": 1}, windows)
-    known = [*names, *(f"{op.name}.step{k + 1}" for k in range(len(steps) - 1)), op.name]
+
+    def read(left: Axes, made: Axes) -> tuple[Window, ...]:
+        return tuple(window for window in op.window if window.axis in left and window.axis not in made)
+
+    def spent(left: Axes, core: Axes, made: Axes) -> float:
+        return cost(shape_of(names[0], op.name, left, core, made, read(left, made)), graph.size)
+
+    steps = chain([graph[name].axes for name in names], op.axes, {**graph.size, "n": 1}, windows, cost and spent)
+    activations = [k for k, (_, _, made) in enumerate(steps) if "n" in made]
+    known, short = [*names], [name.rpartition(".")[2] for name in names]
+    for k, (left, right, _) in enumerate(steps):
+        step = f"{op.name}.step{activations.index(k) + 1}" if k in activations[:-1] else op.name
+        short.append(f"{short[left]}.{short[right]}")
+        known.append(step if k in activations else f"{op.name}.{short[-1]}")
     axes = [*(graph[name].axes for name in names), *(made for _, _, made in steps)]
-    ops = []
-    for (left, right, made), name in zip(steps, known[len(names) :], strict=True):
-        read = tuple(window for window in op.window if window.axis in axes[left] and window.axis not in made)
-        ops.append(Op(name, "CONTRACT", made, (known[left], known[right]), window=read))
-    return ops
+    return [
+        Op(name, "CONTRACT", made, (known[left], known[right]), window=read(axes[left], made) if "n" in made else ())
+        for (left, right, made), name in zip(steps, known[len(names) :], strict=True)
+    ]

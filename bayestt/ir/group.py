@@ -44,6 +44,11 @@ def copy_of(name: str, made: str, axes: Axes, bits: int) -> Group:
     return Group((name,), axes, np.array(1), (), np.array(0), (), made, axes, bits=bits)
 
 
+def shape_of(name: str, made: str, x_axes: Axes, weight_axes: Axes, y_axes: Axes, window: tuple[Window, ...]) -> Group:
+    """The group that contracts a stored tensor with one constant, of which the axes alone are known: what machines charge for by shape."""
+    return Group((name,), x_axes, np.array(1), weight_axes, np.array(0), (), made, y_axes, window=window)
+
+
 def groups(graph: Graph) -> list[Group | Op]:
     """An integer graph's activations as groups in order, and the VIEWs between them (which compute nothing)."""
     found: list[Group | Op] = []

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from bayestt.ir.bind import Step, bind, bind_copy
+from bayestt.ir.bind import Cost, bind_copy, turns
+from bayestt.ir.choose import choose
 from bayestt.ir.constants import COPY, Constants, constants, part_of
 from bayestt.ir.cover import Box, Place, cover, part_at
 from bayestt.ir.cut import operand_box
@@ -14,14 +15,16 @@ from bayestt.ir.place import length
 from bayestt.ir.plan import Plan, plan
 from bayestt.ir.room import Room
 from bayestt.ir.schedule import Layout, Schedule
+from bayestt.ir.step import Step
 
 
-def lower(graph: Graph, tile: Nest, room: Room | None = None) -> Schedule:
+def lower(graph: Graph, tile: Nest, room: Room | None = None, cost: Cost = turns) -> Schedule:
     """The schedule of an integer graph on the machine whose `tile` it is; `execute(lower(g, tile), x) == interpret(g, x)`, bit for bit.
 
     `tile` has the `lane` and `reduce` loops that the machine runs at once, with the strides it needs in every stream (`y` None: any). A
-    loop over `n` takes the images of a batch; each other one takes, per operation, the axis that fills it best and moves the same
-    operands. Tensors are laid out for their writer and first reader; where another reader needs other strides, a copy nest comes between.
+    loop over `n` takes the images of a batch; each other one takes, per operation, axes that move the same operands, several as one where
+    that fills it better: those with which the nests, copies included, have the least `cost` together. Tensors are laid out for their
+    writer and first reader; where another reader needs other strides, a copy nest comes between.
     An operation that reads through windows is a nest for each stretch of places that find the same taps: borders cost nothing.
 
     What does not fit the machine's `room` (None: everything does) lies in external memory: nests load strips of it, compute on them and
@@ -33,7 +36,7 @@ def lower(graph: Graph, tile: Nest, room: Room | None = None) -> Schedule:
         raise ValueError(f"ops {wide} sum in {graph[wide[0]].format.bits} bits and the machine in {tile.acc_bits}: make them equal")
     images = next((loop.extent for loop in tile.lane if loop.axis == "n"), 1)
     size = {**graph.size, "n": images, "+": 2}
-    items = [bind(item, tile, size) if isinstance(item, Group) else item for item in _ended(groups(graph), graph)]
+    items = choose(_ended(groups(graph), graph), graph.input, tile, size, room or Room(), cost)
     planned = plan(items, graph.input, tile, size, room or Room())
     packed = constants(planned, tile, size)
     return Schedule(

@@ -64,6 +64,11 @@ class Nest:
         return int(np.prod([loop.extent for loop in self.outer + self.reduce + self.lane], dtype=np.int64))
 
     @property
+    def turns(self) -> int:
+        """How often a machine multiplies that runs all lane loops at once."""
+        return int(np.prod([loop.extent for loop in self.outer + self.reduce], dtype=np.int64))
+
+    @property
     def moves(self) -> bool:
         """Whether it loads from external memory or stores there, and so only copies."""
         return "external" in (self.source, self.target)

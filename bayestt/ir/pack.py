@@ -7,45 +7,63 @@ import numpy as np
 
 from bayestt.algebra.einsum import Axes
 from bayestt.ir.nest import Loop
+from bayestt.ir.place import Strides
 
-Bound = Sequence[tuple[Loop, str | None]]
-"""The loops of a tile, each with the axis it runs over in an operation, None where it runs once."""
+Bound = Sequence[tuple[Loop, Axes]]
+"""The loops of a tile, each with the axes it runs over in an operation: several as one, row-major; none where it runs once."""
 
 
-def pack(array: np.ndarray, axes: Axes, bound: Bound, stream: str, size: Mapping[str, int]) -> tuple[np.ndarray, dict[str, int]]:
-    """A constant as words of what a tile reads of it at once: flat int64 array, and the stride of every axis, a bound one's being a tile's.
+def pack(array: np.ndarray, axes: Axes, bound: Bound, stream: str, size: Mapping[str, int]) -> tuple[np.ndarray, Strides]:
+    """A constant as words of what a tile reads of it at once: flat int64 array, and its `packed_strides`.
 
-    `stream` is `w` or `init`: loops of the tile with a stride there make up the word. Tiles that reach past the end of an axis, and loops
-    that run once, are filled up with zeros; an axis that the constant lacks is repeated.
+    `stream` is `w` or `init`: loops of the tile with a stride there make up the word. Tiles that reach past the end of a loop's axes, and
+    loops that run once, are filled up with zeros; an axis that the constant lacks is repeated.
     """
-    inner = sorted(((loop, axis) for loop, axis in bound if getattr(loop, stream)), key=lambda pair: -getattr(pair[0], stream))
-    free = [axis for axis in axes if axis not in [name for _, name in inner]]
-    names, grid = list(axes), np.asarray(array, np.int64)
-    for loop, axis in inner:
-        grid, names = _tiled(grid, names, loop.extent, axis, size.get(axis, 1), f"{loop.axis}'")
-    tiles = [axis or f"{loop.axis}?" for loop, axis in inner]
-    order = [*free, *tiles, *(f"{loop.axis}'" for loop, _ in inner)]
-    grid = grid.transpose([names.index(name) for name in order])
-    strides = dict(zip(order, (int(np.prod(grid.shape[k + 1 :])) for k in range(grid.ndim)), strict=True))
-    if wrong := [loop.axis for loop, _ in inner if strides[f"{loop.axis}'"] != getattr(loop, stream)]:
+    inner = _inner(bound, stream)
+    inside = [axis for _, names in inner for axis in names]
+    free = [axis for axis in axes if axis not in inside]
+    grid, names = np.asarray(array, np.int64), list(axes)
+    for axis in (axis for axis in inside if axis not in axes):
+        grid, names = np.repeat(grid[..., None], size[axis], axis=-1), [*names, axis]
+    grid = grid.transpose([names.index(axis) for axis in (*free, *inside)])
+    extents, count = [prod(size[axis] for axis in over) for _, over in inner], len(free)
+    tiles = [-(-extent // loop.extent) for extent, (loop, _) in zip(extents, inner, strict=True)]
+    shape = [*grid.shape[:count], *(tiled * loop.extent for tiled, (loop, _) in zip(tiles, inner, strict=True))]
+    filled = np.zeros(shape, np.int64)
+    filled[tuple(slice(extent) for extent in (*grid.shape[:count], *extents))] = grid.reshape([*grid.shape[:count], *extents])
+    split = [part for tiled, (loop, _) in zip(tiles, inner, strict=True) for part in (tiled, loop.extent)]
+    filled = filled.reshape([*shape[:count], *split])
+    order = [*range(count), *range(count, filled.ndim, 2), *range(count + 1, filled.ndim, 2)]
+    words = [prod(loop.extent for loop, _ in inner[k + 1 :]) for k in range(len(inner))]
+    if wrong := [loop.axis for (loop, _), stride in zip(inner, words, strict=True) if stride != getattr(loop, stream)]:
         raise ValueError(f"the tile's strides of {stream} over {wrong} do not fill a word without gaps")
-    return grid.ravel(), {axis: strides[axis] for axis in [*free, *(axis for _, axis in inner if axis)]}
+    return filled.transpose(order).ravel(), packed_strides(axes, bound, stream, size)
+
+
+def packed_strides(axes: Axes, bound: Bound, stream: str, size: Mapping[str, int]) -> Strides:
+    """How far apart a packed constant's elements are along every axis; along a loop's last axis, its tiles."""
+    inner = _inner(bound, stream)
+    inside = [axis for _, names in inner for axis in names]
+    filled = prod(loop.extent for loop, _ in inner)
+    strides: Strides = {}
+    for loop, names in reversed(inner):
+        if names:
+            strides[names[-1]] = filled
+            filled *= -(-prod(size[axis] for axis in names) // loop.extent)
+    for axis in reversed([axis for axis in axes if axis not in inside]):
+        strides[axis] = filled
+        filled *= size[axis]
+    return strides
 
 
 def packed_length(axes: Axes, bound: Bound, stream: str, size: Mapping[str, int]) -> int:
     """How many elements `pack` makes of a constant."""
-    inner = [(loop, axis) for loop, axis in bound if getattr(loop, stream)]
-    free = prod(size[axis] for axis in axes if axis not in [name for _, name in inner])
-    return free * prod(-(-size.get(axis, 1) // loop.extent) * loop.extent for loop, axis in inner)
+    inner = _inner(bound, stream)
+    free = {*axes}.difference(*(names for _, names in inner))
+    tiled = (-(-prod(size[axis] for axis in names) // loop.extent) * loop.extent for loop, names in inner)
+    return prod(size[axis] for axis in free) * prod(tiled)
 
 
-def _tiled(grid: np.ndarray, names: list[str], extent: int, axis: str | None, length: int, inside: str) -> tuple[np.ndarray, list[str]]:
-    """The array with an axis split into (tiles, `inside`), or with both added where it lacks the axis."""
-    if axis not in names:
-        grid = np.repeat(grid[..., None], length, axis=-1)
-        names = [*names, axis or f"{inside[:-1]}?"]
-    at = len(names) - 1 if axis is None else names.index(axis)
-    tiles = -(-length // extent)
-    grid = np.pad(grid, [(0, tiles * extent - length if k == at else 0) for k in range(grid.ndim)])
-    grid = grid.reshape(*grid.shape[:at], tiles, extent, *grid.shape[at + 1 :])
-    return grid, [*names[: at + 1], inside, *names[at + 1 :]]
+def _inner(bound: Bound, stream: str) -> list[tuple[Loop, Axes]]:
+    """The loops that make up a word, the one that runs slowest in it first."""
+    return sorted(((loop, names) for loop, names in bound if getattr(loop, stream)), key=lambda pair: -getattr(pair[0], stream))

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bayestt.ir.bind import Step
 from bayestt.ir.cut import Cut, Work, cut, demands
 from bayestt.ir.graph import Op
 from bayestt.ir.nest import Nest
 from bayestt.ir.place import allocate, length
 from bayestt.ir.room import Room
+from bayestt.ir.step import Step
 from bayestt.ir.steps import Tensor, steps
 
 

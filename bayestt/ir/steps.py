@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bayestt.algebra.einsum import Axes
-from bayestt.ir.bind import Step, bind_copy
+from bayestt.ir.bind import bind_copy
 from bayestt.ir.graph import Op
 from bayestt.ir.group import copy_of
 from bayestt.ir.nest import Nest
 from bayestt.ir.place import Strides, arrange
+from bayestt.ir.step import Step
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def steps(
     def first_reader_wants(name: str, axes: Axes) -> Strides:
         for item in items:
             if isinstance(item, Step) and name in item.group.x:
-                return item.wants("x")
+                return item.wants("x", size)
             if isinstance(item, Op) and name in item.args:
                 return arrange(axes, size, batch)
         return {}
@@ -70,13 +71,13 @@ def steps(
             source = tensors[readable(item.args[0], arrange(tensors[item.args[0]].axes, size, batch))]
             tensors[item.name] = replace(source, axes=item.axes, strides=arrange(item.axes, size, batch))
             continue
-        group, wants = item.group, item.wants("x")
+        group, wants = item.group, item.wants("x", size)
         # Two operands are read by one stream, those in the same memory with the same strides.
         here: dict[str, str] = {}
         for name in group.x:
             if tensors[name].place not in external:
                 here[name] = readable(name, wants)
                 wants = tensors[here[name]].strides
-        store(group.y, group.y_axes, group.bits, item.wants("y"))
+        store(group.y, group.y_axes, group.bits, item.wants("y", size))
         made.append(replace(item, group=replace(group, x=tuple(here.get(name, name) for name in group.x))))
     return made, tensors
