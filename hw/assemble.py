@@ -158,13 +158,12 @@ def _before(own: tuple[tuple[int, int], ...], spans: tuple[tuple[int, int], ...]
 
 def _check_legal(nest: Nest, schedule: Schedule) -> None:
     """Refuse a nest that leaves its memories, or does more than copy where one of them is external."""
-    sizes = {"data": schedule.data_size, "scores": schedule.score_size, "external": schedule.external_size}
-    sizes = {"x": sizes[nest.source], "w": len(schedule.weights), "init": len(schedule.inits), "y": sizes[nest.target]}
     images = schedule.layout[schedule.input]
+    sizes = {"data": schedule.data_size, "scores": schedule.score_size, "external": schedule.external_size}
+    read = max(sizes[nest.source], int(images.addresses.max()) + 1 if images.memory == nest.source else 0)
+    sizes = {"x": read, "w": len(schedule.weights), "init": len(schedule.inits), "y": sizes[nest.target]}
     for stream, size in sizes.items():
         low, high = _reach(nest, stream)
-        if stream == "x" and images.memory == nest.source and low >= images.addresses.min() and high <= images.addresses.max():
-            continue
         if low < 0 or high >= size:
             raise ValueError(f"nest {nest.name!r} moves {stream} from {low} to {high}, expected 0 to {size - 1}: its schedule is not legal")
     if "external" in (nest.source, nest.target):

@@ -4,18 +4,30 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from schedules import images, schedules
 from test_simulate import stalls
 
+from bayestt.algebra.fixed import quantize as to_integers
+from bayestt.algebra.formats import Form
+from bayestt.data.fashion_mnist import small
+from bayestt.ir.fold import fold
+from bayestt.ir.lower import lower
 from bayestt.ir.nest import Loop, Nest
+from bayestt.ir.quantize import quantize
 from bayestt.ir.schedule import Layout, Schedule
+from bayestt.nets.fc import fc
+from bayestt.nets.tensorize import tensorize
+from bayestt.nets.trace import trace
 from hw.arch import Arch
 from hw.assemble import assemble
+from hw.cost import group_cost, nest_cost
 from hw.cycles import cycles
 from hw.emulate import emulate
 from hw.simulate import simulate
@@ -110,6 +122,25 @@ def test_what_a_compiler_says_is_shown_and_nothing_is_kept(monkeypatch: pytest.M
     with pytest.raises(RuntimeError, match=r"compiler failed on the gateware.*It says: no room left"):
         verilated(SOME)
     assert not list(tmp_path.rglob("bench"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:ranks clipped")
+def test_ten_thousand_images_within_three_minutes() -> None:
+    """A 784-512-10 net with ranks as pruning leaves them, on the 16 x 4 machine."""
+    torch.manual_seed(0)
+    forms = {"fc1": Form("tt_matrix", [14, 2, 16], rows=[4, 4, 8, 4], cols=[4, 7, 4, 7]), "fc2": Form("cp", 7, rows=[10], cols=[16, 32])}
+    images, arch = small().train.images[:10_000], Arch()
+    traced = trace(tensorize(fc([784, 512, 10]), forms), torch.from_numpy(images[:1]))
+    graph = quantize(fold(traced, group_cost(arch)), images[:100])
+    program = assemble(lower(graph, arch.tile, arch.room, nest_cost(arch)), arch)
+    x = to_integers(images, graph.input.format)
+    simulate(program, x[:1], engine="verilator")
+    started = monotonic()
+    simulation = simulate(program, x, engine="verilator")
+    assert monotonic() - started < 180
+    assert (simulation.y == emulate(program, x)).all()
+    assert sum(simulation.cycles) == cycles(program, 625)
 
 
 def _hold_to_the_emulator(schedule: Schedule, arch: Arch, seed: int) -> None:
