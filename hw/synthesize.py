@@ -105,8 +105,8 @@ class Report:
 def synthesize(arch: Arch, part: str = "ecp5-85f", requested_hz: float = 100e6, seed: int = 0) -> Report:
     """What the machine is on a part: the same report whenever it is asked for the same, kept in the user's cache folder.
 
-    It is in its `Shell`, which adds a byte-wide register or two per stream. Another `seed` is another placement; a `requested_hz` above what
-    can be reached makes the tools try hardest. A machine that does not fit is refused.
+    It is in its `Shell`, which adds a register of a word per stream. Another `seed` is another placement; a `requested_hz` far above what
+    can be reached makes the tools care for too many paths at once. A machine that does not fit is refused.
     """
     if part not in PARTS:
         raise ValueError(f"there is no part {part!r}, expected one of {', '.join(PARTS)}: choose one of these")
@@ -148,8 +148,12 @@ def used(netlist: Mapping, part: Part) -> dict[str, int]:
 def check_fits(used: Mapping[str, int], part: str) -> None:
     """Refuse what needs more of a resource than there is on a part."""
     there = PARTS[part].there
-    if lacking := [f"{amount} {resource} where {part} has {there[resource]}" for resource, amount in used.items() if amount > there[resource]]:
-        raise ValueError(f"the machine needs {' and '.join(lacking)}: make its Arch smaller in rows, lanes or depths, or choose another part")
+    if lacking := [
+        f"{amount} {resource} where {part} has {there[resource]}" for resource, amount in used.items() if amount > there[resource]
+    ]:
+        raise ValueError(
+            f"the machine needs {' and '.join(lacking)}: make its Arch smaller in rows, lanes or depths, or choose another part"
+        )
 
 
 def slowest_path(timing: Mapping, netlist: Mapping) -> tuple[Delay, ...]:

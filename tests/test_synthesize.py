@@ -102,7 +102,9 @@ def test_a_path_is_told_in_the_names_of_the_design() -> None:
         {"type": what, "from": {"cell": start}, "to": {"cell": end}, "delay": delay, **({"net": net} if net else {})}
         for what, start, end, delay, net in pieces
     ]
-    timing = {"critical_paths": [{"from": "<async>", "to": "posedge clk", "path": []}, {"from": "posedge clk", "to": "posedge clk", "path": path}]}
+    timing = {
+        "critical_paths": [{"from": "<async>", "to": "posedge clk", "path": []}, {"from": "posedge clk", "to": "posedge clk", "path": path}]
+    }
     nets = {
         "datapath.fetch": [1, 2, 3, 4],
         "fetch_data": [1, 2, 3, 4],

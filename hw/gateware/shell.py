@@ -14,8 +14,8 @@ BYTE_BITS = 8
 class Shell(wiring.Component):
     """The datapath with streams of bytes: a word passes as its bytes, the least significant first. `cycles` stays inside.
 
-    It is a harness, not a board: with it the whole datapath can be placed, routed and timed, all its streams in use and registered at its
-    border, and no pin has a place. Its streams are slower than the datapath's own by as many times as their words have bytes, and one cycle.
+    It is a harness, not a board: with it the whole datapath can be placed, routed and timed, all its streams in use and registered at
+    its border, and no pin has a place. A word takes as many cycles as it has bytes, and one more.
     """
 
     def __init__(self, arch: Arch) -> None:
