@@ -71,13 +71,13 @@ class Spread(wiring.Component):
         word = Signal(size * BYTE_BITS)
         full = Signal()
         number = Signal(range(size))
-        m.d.comb += [self.o.payload.eq(word), self.o.valid.eq(full), self.i.ready.eq(~full)]
-        with m.If(full & self.o.ready):
-            m.d.sync += [word.eq(word >> BYTE_BITS), number.eq(number + 1)]
+        m.d.comb += [self.o.payload.eq(word.word_select(number, BYTE_BITS)), self.o.valid.eq(full), self.i.ready.eq(~full)]
+        with m.If(~full):
+            m.d.sync += [word.eq(self.i.payload), full.eq(self.i.valid)]
+        with m.Elif(self.o.ready):
+            m.d.sync += number.eq(number + 1)
             with m.If(number == size - 1):
                 m.d.sync += [number.eq(0), full.eq(0)]
-        with m.If(self.i.valid & ~full):
-            m.d.sync += [word.eq(self.i.payload), full.eq(1)]
         return m
 
 
