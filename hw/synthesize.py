@@ -249,9 +249,9 @@ def _names(netlist: Mapping) -> dict[int, str]:
     """For bits that have one, the design's own name: of several the one deepest in its components, then the shortest."""
     names: dict[int, str] = {}
     for bit, name in _bits(netlist):
-        if "$" not in name and _rank(name) > _rank(names.get(bit, "")):
+        if re.search(r"(^|\.)\$", name) is None and _rank(name) > _rank(names.get(bit, "")):
             names[bit] = name
-    return {bit: name.removeprefix("datapath.") for bit, name in names.items()}
+    return {bit: re.sub(r"\$\d+", "", name.removeprefix("datapath.")) for bit, name in names.items()}  # Amaranth numbers equal names
 
 
 def _rank(name: str) -> tuple[bool, int, int]:
