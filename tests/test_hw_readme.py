@@ -7,17 +7,21 @@ import numpy as np
 import pytest
 from amaranth.lib import data
 from amaranth.sim import Simulator
+from test_datapath import two_layers
 
 import hw.gateware.datapath
 from bayestt.algebra.fixed import Fixed
 from bayestt.ir.graph import Graph, Op, verify
 from hw.arch import Arch, Target
 from hw.cycles import cycles, instruction_cycles
+from hw.energy import energy_j
 from hw.gateware.datapath import Datapath
 from hw.program import Program, Segment
+from hw.synthesize import PARTS, synthesize
 
 ROOM = Path(hw.gateware.datapath.__file__).parent.parent
 TEXT = (ROOM / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 def table(heading: str) -> list[list[str]]:
@@ -106,7 +110,7 @@ def test_the_formulas_of_a_batch_are_the_function(fill: int, send: int, source: 
 
 
 def test_the_code_runs_and_its_three_readers_agree() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    block, _ = BLOCKS
     eight, wide = Fixed(8, 0), Fixed(32, 0)
     ops = (
         Op("x", "INPUT", ("n", "j"), format=eight),
@@ -123,3 +127,17 @@ def test_the_code_runs_and_its_three_readers_agree() -> None:
     emulated, simulated, text = names["results"]
     assert emulated.tolist() == simulated.tolist() == (names["x"] @ core).tolist()
     assert "module datapath(" in text
+
+
+def test_the_table_of_parts_has_every_part() -> None:
+    assert {name.strip("`") for name, *_ in table("| part |")} == set(PARTS)
+
+
+@pytest.mark.slow
+def test_the_lines_that_make_a_bitstream_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, block = BLOCKS
+    program = two_layers(0)
+    exec(block, {"synthesize": synthesize, "energy_j": energy_j, "Path": Path, "arch": program.arch, "program": program})
+    assert (tmp_path / "machine.bit").stat().st_size > 10_000
+    assert "DSP" in capsys.readouterr().out

@@ -118,6 +118,8 @@ class Datapath(wiring.Component):
         instruction = fetch.data
         sent_all = ~owed & ~self.score.valid
         between = (number == 0) & (taken == 0) & walker.idle & settled & sent_all
+        quiet = Signal()
+        m.d.sync += quiet.eq(between & ~fill)
         copies = instruction.load | instruction.store
         may_begin = (number != 0) | ~setup.takes_image | (filled != 0)
         may_write = ~(instruction.final & owed)
@@ -135,7 +137,7 @@ class Datapath(wiring.Component):
             with m.State("Run"):
                 m.d.sync += fetched.eq(~takes)
                 m.d.comb += [
-                    self.load.ready.eq(resident & between),
+                    self.load.ready.eq(resident & quiet),
                     self.image.ready.eq(
                         setup.takes_image & ~taken[1] & ~loader.o.valid & ~(self.load.valid & (beat == 0)) | (beat != 0)
                     ),

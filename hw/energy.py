@@ -1,0 +1,60 @@
+"""What a program's arithmetic and memory traffic would take in silicon: a model of published energies, not a measurement of any chip."""
+
+from math import sqrt
+
+from amaranth import Shape
+
+from hw.arch import Arch, Target
+from hw.emulate import shape
+from hw.program import Program
+
+# M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, figure 1.1.9: 45 nm, 0.9 V, in joules.
+MULTIPLY_8_J = 0.2e-12
+ADD_32_J = 0.1e-12
+READ_8_KBYTE_J = 10e-12
+"""64 bits from a memory of 8 KB; the same source has 20 pJ for 32 KB and 100 pJ for 1 MB: nearly the square root of the size."""
+DRAM_J = 1.95e-9
+"""64 bits from outside the chip: the middle of 1.3 to 2.6 nJ."""
+
+
+def energy_j(program: Program) -> float:
+    """Joules for an image of a full batch, by a model of 45 nm silicon at 0.9 V: what every step multiplies, adds, reads and writes.
+
+    A product costs as the bits of both its factors, a sum as its bits, an access to a memory as its bits and the square root of its size, a
+    write as much as a read. All lanes count, those a tile does not need too. Registers, wires, clock, control and leakage are left out,
+    and so is the energy of an FPGA, which spends several times as much on the same work.
+    """
+    arch = program.arch
+    words = arch.words
+    data, score = arch.rows * arch.data_bits, arch.rows * arch.acc_bits
+    image, element = _access(data, 2 * arch.image_depth), _access(data, arch.data_depth)
+    step = arch.rows * arch.lanes * _multiply_add(arch) + _access(_width(words[Target.WEIGHTS]), arch.weight_depth)
+    init = _access(_width(words[Target.INITS]), arch.init_depth)
+    outside = DRAM_J * data / 64
+    total = (len(program.image) if program.source == "image" else 0) * image
+    total += len(program.score) * _access(score, arch.score_depth)
+    for instruction in program.instructions:
+        tiles, steps = shape(instruction)
+        total += _access(_width(words[Target.CODE]), arch.code_depth)
+        if instruction.load or instruction.store:
+            total += tiles * steps * (outside + element)
+            continue
+        operand = image if instruction.x >= arch.image_address else element
+        result = _access(score, arch.score_depth) if instruction.final else element
+        total += tiles * (steps * (step + operand) + init + int(instruction.lanes) * result)
+    return total / arch.rows
+
+
+def _multiply_add(arch: Arch) -> float:
+    """One product and one sum."""
+    return MULTIPLY_8_J * arch.data_bits * arch.weight_bits / 64 + ADD_32_J * arch.acc_bits / 32
+
+
+def _access(bits: int, depth: int) -> float:
+    """One read or write of a word."""
+    return READ_8_KBYTE_J * bits / 64 * sqrt(bits * depth / 8 / 8192)
+
+
+def _width(layout) -> int:
+    """Bits of a word."""
+    return Shape.cast(layout).width

