@@ -65,7 +65,7 @@ class Arch:
             if not low <= getattr(self, field) <= high:
                 raise ValueError(f"Arch.{field} is {getattr(self, field)}, expected {low} to {high}: choose a width in that range")
         if self.image_depth & (self.image_depth - 1):
-            raise ValueError(f"Arch.image_depth is {self.image_depth}, expected a power of two: the two pages of the memory differ in one bit")
+            raise ValueError(f"Arch.image_depth is {self.image_depth}, expected a power of two: one bit tells the two pages apart")
 
     @property
     def tile(self) -> Nest:

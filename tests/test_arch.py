@@ -48,7 +48,10 @@ def test_words_come_in_chunks_of_32_bits() -> None:
     assert Arch(lanes=5, weight_bits=7).chunks(Target.WEIGHTS) == 2
 
 
-@pytest.mark.parametrize("field", ["rows", "lanes", "loops", "image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"])
+DEPTHS = ("image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth")
+
+
+@pytest.mark.parametrize("field", ["rows", "lanes", "loops", *DEPTHS])
 def test_a_machine_has_at_least_one_of_everything(field: str) -> None:
     with pytest.raises(ValueError, match=rf"Arch\.{field} is 0, expected at least 1"):
         Arch(**{field: 0})

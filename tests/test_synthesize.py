@@ -21,7 +21,8 @@ from hw.simulate import simulate
 from hw.synthesize import PARTS, Delay, Report, check_fits, rtlil_of, slowest_path, synthesize, used
 from hw.verilate import verilated
 
-TINY = Arch(rows=1, lanes=1, loops=1, acc_bits=20, image_depth=16, data_depth=16, weight_depth=16, init_depth=16, score_depth=16, code_depth=16)
+DEPTHS = dict.fromkeys(("image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 16)
+TINY = Arch(rows=1, lanes=1, loops=1, acc_bits=20, **DEPTHS)
 
 
 @pytest.fixture
@@ -62,14 +63,14 @@ def test_a_bitstream_comes_out_once_and_another_seed_keeps_the_netlist(fresh: Pa
 
 @pytest.mark.slow
 def test_a_machine_too_large_is_refused(fresh: Path) -> None:
-    arch = Arch(rows=2, lanes=1, loops=1, image_depth=16, data_depth=1 << 19, weight_depth=16, init_depth=16, score_depth=16, code_depth=16)
+    arch = Arch(rows=2, lanes=1, loops=1, **{**DEPTHS, "data_depth": 1 << 19})
     with pytest.raises(ValueError, match=r"the machine needs \d+ BRAM where ecp5-85f has 208: make its Arch smaller"):
         synthesize(arch)
     assert not list(fresh.rglob("report.json"))
 
 
 def test_the_text_is_the_same_in_another_process_and_says_that_no_memory_collides() -> None:
-    arch = "Arch(rows=2, lanes=2, image_depth=16, data_depth=16, weight_depth=16, init_depth=16, score_depth=16, code_depth=16, external_depth=8)"
+    arch = f"Arch(rows=2, lanes=2, external_depth=8, **{DEPTHS})"
     program = f"from hw.arch import Arch; from hw.synthesize import rtlil_of; print(rtlil_of({arch}), end='')"
     texts = {
         subprocess.run([sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout

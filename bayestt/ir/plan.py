@@ -50,9 +50,9 @@ def _planned(
     made, tensors = steps(items, image, tile, size, external)
     lives = _lives(made, tensors)
     given = tensors[image.name].place
-    if apart := {given} - external if room.image else set():
-        if length(tensors[given].strides, size) > len(room.image):
-            return frozenset(apart)
+    apart = {given} - external if room.image else set()
+    if apart and length(tensors[given].strides, size) > len(room.image):
+        return frozenset(apart)
     # A reduction that its tile overshoots reads on behind its operand, times zero weights: that must still be memory.
     overshoot = sum((loop.extent - 1) * loop.x for loop in tile.reduce)
     inside = {place: length(tensors[place].strides, size) + overshoot for place in lives if place not in external | apart}
