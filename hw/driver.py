@@ -18,7 +18,7 @@ from hw.gateware.axi import IDENTITY, AxiDatapath, fingerprint
 from hw.gateware.registers import CONTROL, OKAY, STATUS, Register
 from hw.gateware.widen import beats
 from hw.program import Program, check_images, in_memory_order, packed, unpacked
-from hw.simulate import CLOCK_S, put, take
+from hw.simulate import CLOCK_S
 
 PATIENCE_CYCLES = 100_000
 """For how long a simulated bus may stand still."""
@@ -76,7 +76,7 @@ class Driver:
         """Scores of integer images (n, features), any n: int64 (n, scores), the numbers of `hw.emulate`. The program must be loaded."""
         program = self.program
         groups = list(batches(check_images(x, program), program.arch.rows))
-        if program.resident and not self._polled(lambda status: True).image:
+        if program.resident and not self._polled(lambda status: status.image or not status.busy).image:
             raise RuntimeError("the machine takes no images, expected one with a program: call load first")
         scores = [np.zeros((0, len(program.score)), np.int64)]
         with tqdm(total=len(groups), desc="run", unit="batch", delay=3, leave=False) as bar:
@@ -199,7 +199,9 @@ class Simulated:
         expected, still = left(), 0
         while expected:
             if still == PATIENCE_CYCLES:
-                raise TimeoutError(f"{name} stood still for {still} cycles, expected {expected} more to pass: load a program, send whole batches")
+                raise TimeoutError(
+                    f"the stream {name} stood still for {still} cycles, expected {expected} more words: load a program, give whole batches"
+                )
             self._cycle += 1
             self._simulator.run_until(self._cycle * CLOCK_S)
             now = left()
@@ -207,23 +209,31 @@ class Simulated:
 
     async def _send(self, context: SimulatorContext, name: str, port: stream.Interface, pauses: Iterator[int]) -> None:
         """Send what is given to a channel, without end."""
-        given = self._given[name]
+        given, wait = self._given[name], next(pauses)
         while True:
-            if given:
-                await put(context, port, [given[0]], pauses)
+            offers = bool(given) and wait == 0
+            context.set(port.valid, offers)
+            if offers:
+                context.set(port.payload, given[0])
+            _, _, ready = await context.tick().sample(port.ready)
+            passed = offers and ready
+            wait = next(pauses) if passed else max(wait - 1, 0)
+            if passed:
                 given.popleft()
-            else:
-                await context.tick()
 
     async def _take(self, context: SimulatorContext, name: str, port: stream.Interface, pauses: Iterator[int]) -> None:
         """Take what is wanted of a channel, without end."""
+        wait = next(pauses)
         while True:
-            if self._wanted[name]:
-                (payload,) = await take(context, port, 1, pauses)
+            takes = self._wanted[name] > 0 and wait == 0
+            context.set(port.ready, takes)
+            _, _, valid, payload = await context.tick().sample(port.valid, port.payload)
+            passed = takes and valid
+            wait = next(pauses) if passed else max(wait - 1, 0)
+            if passed:
                 self._taken[name].append(payload)
-                self._wanted[name] = 0 if "last" in payload.shape().members and payload.last else self._wanted[name] - 1
-            else:
-                await context.tick()
+                ends = "last" in payload.shape().members and payload.last
+                self._wanted[name] = 0 if ends else self._wanted[name] - 1
 
 
 def _check_response(address: int, response: int) -> None:

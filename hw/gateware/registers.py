@@ -16,7 +16,7 @@ AXI_LITE = wiring.Signature(
         "r": In(stream.Signature(data.StructLayout({"data": 32, "resp": 2}))),
     }
 )
-"""The five channels of AXI4-Lite (ARM IHI 0022) as the processor sees them: a channel is a stream, its signals are fields of the payload."""
+"""The five channels of AXI4-Lite (ARM IHI 0022) as the processor sees them: each is a stream, its signals are fields of the payload."""
 OKAY, SLVERR = 0, 2
 """Responses: done; there is no such register."""
 STATUS = data.StructLayout({"busy": 1, "error": 1, "image": 1, "score": 1})
