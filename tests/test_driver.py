@@ -22,7 +22,7 @@ from hw.gateware.axi import AxiDatapath
 from hw.gateware.registers import Register
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(cases(external=False), st.integers(0, 2**32 - 1))
 def test_scores_are_those_of_the_emulator_whatever_waits(case: tuple[Arch, Schedule, np.ndarray], seed: int) -> None:
     arch, schedule, x = case
@@ -32,6 +32,18 @@ def test_scores_are_those_of_the_emulator_whatever_waits(case: tuple[Arch, Sched
     for some in (x, x[:1]):
         assert (driver.run(some) == emulate(program, some)).all()
     assert not driver.status().busy
+
+
+def test_a_program_of_two_segments_is_sent_with_every_batch() -> None:
+    arch = replace(ARCH, code_depth=1)
+    program = two_layers(3, arch=arch)
+    assert len(program.segments) == 2
+    x = np.random.default_rng(3).integers(-128, 128, (5, FEATURES))
+    for pauses in ([0], [0, 2, 1]):
+        driver = Driver(Simulated(arch, pauses), program)
+        driver.load()
+        assert (driver.run(x) == emulate(program, x)).all()
+        assert not driver.status().busy
 
 
 def test_a_batch_comes_in_while_the_one_before_is_computed() -> None:

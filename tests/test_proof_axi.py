@@ -15,7 +15,7 @@ from hw.gateware.registers import OKAY, SLVERR, Register, Registers
 from hw.gateware.widen import Widen
 from hw.prove import immediate, prove
 
-CYCLES = 10
+CYCLES = 8
 IDENTITY, ARCH = 0x1234, 0x5678
 
 

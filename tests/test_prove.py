@@ -70,7 +70,7 @@ def test_assumptions_that_nothing_keeps_are_refused() -> None:
 
 def test_outputs_that_change_with_an_input_at_once_are_found() -> None:
     class Ways(wiring.Component):
-        """From one input by gates alone, from another by a register, from both by a memory's address, which is no register."""
+        """From inputs to outputs by gates, by a register, and by the address of a memory."""
 
         gated: Out(2)
         stored: Out(2)
