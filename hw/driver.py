@@ -196,16 +196,19 @@ class Simulated:
 
     def _run(self, name: str, left: Callable[[], int]) -> None:
         """Simulate until nothing is left to pass a channel."""
-        expected, still = left(), 0
-        while expected:
-            if still == PATIENCE_CYCLES:
-                raise TimeoutError(
-                    f"the stream {name} stood still for {still} cycles, expected {expected} more words: load a program, give whole batches"
-                )
-            self._cycle += 1
-            self._simulator.run_until(self._cycle * CLOCK_S)
-            now = left()
-            expected, still = now, still + 1 if now == expected else 0
+        still = 0
+        with tqdm(total=left(), desc=name, unit="word", delay=3, leave=False) as bar:
+            while expected := left():
+                if still == PATIENCE_CYCLES:
+                    raise TimeoutError(
+                        f"the stream {name} stood still for {still} cycles, expected {expected} more words: "
+                        "load a program, and give whole batches"
+                    )
+                self._cycle += 1
+                self._simulator.run_until(self._cycle * CLOCK_S)
+                passed = expected - left()
+                still = 0 if passed else still + 1
+                bar.update(passed)
 
     async def _send(self, context: SimulatorContext, name: str, port: stream.Interface, pauses: Iterator[int]) -> None:
         """Send what is given to a channel, without end."""
