@@ -25,7 +25,7 @@ from hw.gateware.axi import AxiDatapath
 from hw.gateware.datapath import Datapath
 from hw.gateware.registers import CONTROL, STATUS, Register
 from hw.gateware.widen import beats
-from hw.program import Program, Segment
+from hw.program import Program, Segment, packed
 
 ROOM = Path(hw.gateware.datapath.__file__).parent.parent
 TEXT = (ROOM / "README.md").read_text()
@@ -155,6 +155,13 @@ def test_the_code_runs_and_its_three_readers_agree() -> None:
     emulated, simulated, text = names["results"]
     assert emulated.tolist() == simulated.tolist() == (names["x"] @ core).tolist()
     assert "module datapath(" in text
+
+
+def test_arrays_of_bytes_and_of_integers_are_the_streams_as_they_are() -> None:
+    arch, random = Arch(), np.random.default_rng(0)
+    for bits, number in ((arch.data_bits, "<i1"), (arch.acc_bits, "<i4")):
+        words = random.integers(-(1 << (bits - 1)), 1 << (bits - 1), (7, arch.rows))
+        assert packed(words, bits, beats(arch.rows * bits)).tobytes() == words.astype(number).tobytes()
 
 
 def test_the_driver_runs_as_shown() -> None:
