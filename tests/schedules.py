@@ -16,8 +16,11 @@ from hw.arch import Arch
 
 
 @st.composite
-def arches(draw: st.DrawFn) -> Arch:
-    """A small machine: any shape, any widths, few levels of loops, so that nests must be unrolled, now and then hardly any memory."""
+def arches(draw: st.DrawFn, external: bool = True) -> Arch:
+    """A small machine: any shape, any widths, few levels of loops, so that nests must be unrolled, now and then hardly any memory.
+
+    With an `external` memory or, always without, none.
+    """
     return Arch(
         rows=draw(st.integers(1, 3)),
         lanes=draw(st.sampled_from([1, 2, 4])),
@@ -32,7 +35,7 @@ def arches(draw: st.DrawFn) -> Arch:
         init_depth=draw(st.sampled_from([12, 256])),
         score_depth=1024,
         code_depth=draw(st.sampled_from([64, 512])),
-        external_depth=draw(st.sampled_from([0, 2048])),
+        external_depth=draw(st.sampled_from([0, 2048])) if external else 0,
     )
 
 
@@ -79,9 +82,9 @@ def schedules(draw: st.DrawFn, arch: Arch, most_nests: int = 3) -> Schedule:
 
 
 @st.composite
-def cases(draw: st.DrawFn, most_nests: int = 3) -> tuple[Arch, Schedule, np.ndarray]:
+def cases(draw: st.DrawFn, most_nests: int = 3, external: bool = True) -> tuple[Arch, Schedule, np.ndarray]:
     """A machine, a schedule for it, and some images, the last batch of them perhaps not full."""
-    arch = draw(arches())
+    arch = draw(arches(external))
     schedule = draw(schedules(arch, most_nests))
     return arch, schedule, images(schedule, arch, draw(st.integers(1, 3 * arch.rows)), draw(st.integers(0, 2**32 - 1)))
 

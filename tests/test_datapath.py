@@ -22,10 +22,10 @@ ARCH = Arch(rows=2, lanes=2, loops=3, image_depth=8, data_depth=64, weight_depth
 FEATURES, HIDDEN, SCORES = 5, 4, 6
 
 
-def two_layers(seed: int, final_shift: int = 0) -> Program:
+def two_layers(seed: int, final_shift: int = 0, arch: Arch = ARCH) -> Program:
     """A dense layer with a rectifier, and a dense layer that gives scores."""
     random = np.random.default_rng(seed)
-    x, hidden, y = ARCH.room.image.start, 0, 0
+    x, hidden, y = arch.room.image.start, 0, 0
     images = Loop("n", 2, x=1, y=1)
     lane = Loop("lane", 2, w=1, init=1, y=2)
     first = Nest(
@@ -46,7 +46,7 @@ def two_layers(seed: int, final_shift: int = 0) -> Program:
     layout = {"x": Layout(x, ("n", "j"), (2, FEATURES), (1, 2)), "y": Layout(0, ("n", "i"), (2, SCORES), (1, 2))}
     weights = random.integers(-128, 128, FEATURES * HIDDEN + HIDDEN * SCORES)
     inits = random.integers(-2000, 2000, HIDDEN + SCORES)
-    return assemble(Schedule((first, second), layout, 2, "x", "y", weights, inits, 2 * HIDDEN, 2 * SCORES), ARCH)
+    return assemble(Schedule((first, second), layout, 2, "x", "y", weights, inits, 2 * HIDDEN, 2 * SCORES), arch)
 
 
 def test_cycles_by_hand() -> None:

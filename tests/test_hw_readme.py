@@ -1,27 +1,37 @@
 """hw/README.md against the code: fields, widths, depths, sections, files and formulas are what they say."""
 
 import re
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 from amaranth.lib import data
 from amaranth.sim import Simulator
-from test_datapath import two_layers
+from test_datapath import ARCH, FEATURES, two_layers
 
 import hw.gateware.datapath
 from bayestt.algebra.fixed import Fixed
 from bayestt.ir.graph import Graph, Op, verify
 from hw.arch import Arch, Target
 from hw.cycles import cycles, instruction_cycles
+from hw.driver import Driver, Simulated, Status
+from hw.emulate import emulate
 from hw.energy import energy_j
+from hw.gateware.axi import AxiDatapath
 from hw.gateware.datapath import Datapath
-from hw.program import Program, Segment
+from hw.gateware.registers import CONTROL, STATUS, Register
+from hw.gateware.widen import beats
+from hw.program import Program, Segment, packed
 from hw.synthesize import PARTS, synthesize
 
 ROOM = Path(hw.gateware.datapath.__file__).parent.parent
 TEXT = (ROOM / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+CHAIN, DRIVER, BOARD, BITSTREAM = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 def table(heading: str) -> list[list[str]]:
@@ -76,6 +86,27 @@ def test_the_proof_table_has_every_file_of_proofs() -> None:
     assert {row[-1].strip("`") for row in table("## Proofs")} == found
 
 
+def test_the_register_table_has_every_register_and_every_bit() -> None:
+    rows = table("## In a system")
+    assert [(int(address, 16), name.strip("`")) for address, name, *_ in rows] == [(register.value, register.name) for register in Register]
+    assert [name.strip("`") for _, name, access, _ in rows if "write" in access] == ["CONTROL"]
+    for register, layout in ((Register.STATUS, STATUS), (Register.CONTROL, CONTROL)):
+        (text,) = (bits for _, name, _, bits in rows if name == f"`{register.name}`")
+        assert [(int(bit), name) for bit, name in re.findall(r"(\d) `(\w+)`", text)] == [(field.offset, name) for name, field in layout]
+
+
+def test_the_table_of_axi_streams_has_every_one_and_their_beats_are_those_of_the_text() -> None:
+    arch = Arch()
+    machine = AxiDatapath(arch)
+    Simulator(machine)
+    _, *rows = table("| stream | carries |")
+    assert ["s_axis_load", *(name.strip("`") for name, *_ in rows)] == [name for name in machine.signature.members if name != "s_axi"]
+    formulas = [re.search(r"`(beats.*?)`", text)[1] for *_, text in rows]
+    features, cycles_in, scores, cycles_out = map(int, re.search(r"(\d+) features take\s(\d+)[^.]*?(\d+) scores (\d+)", TEXT).groups())
+    word_in, word_out = (eval(formula, {"beats": beats, **asdict(arch)}) for formula in formulas)
+    assert (cycles_in, cycles_out) == (features * word_in, scores * word_out)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_the_formula_is_the_function(seed: int) -> None:
     (formula,) = re.findall(r"^    (.*max\(steps, lanes\))$", TEXT, re.MULTILINE)
@@ -110,7 +141,6 @@ def test_the_formulas_of_a_batch_are_the_function(fill: int, send: int, source: 
 
 
 def test_the_code_runs_and_its_three_readers_agree() -> None:
-    block, _ = BLOCKS
     eight, wide = Fixed(8, 0), Fixed(32, 0)
     ops = (
         Op("x", "INPUT", ("n", "j"), format=eight),
@@ -121,7 +151,7 @@ def test_the_code_runs_and_its_three_readers_agree() -> None:
     names = {"graph": verify(Graph(ops, {"j": 5, "i": 3}, {"core": core})), "arch": Arch(rows=2, lanes=2), "x": np.arange(15).reshape(3, 5)}
     imports = ("bayestt.ir.lower", "hw.assemble", "hw.emulate", "hw.simulate", "hw.verilog")
     lines = [f"from {module} import {module.rsplit('.')[-1]}" for module in imports]
-    results = [f"results.append({line.split('#')[0].strip()})" if " = " not in line else line for line in block.strip().splitlines()]
+    results = [f"results.append({line.split('#')[0].strip()})" if " = " not in line else line for line in CHAIN.strip().splitlines()]
     names["results"] = []
     exec("\n".join(lines + results), names)
     emulated, simulated, text = names["results"]
@@ -136,8 +166,77 @@ def test_the_table_of_parts_has_every_part() -> None:
 @pytest.mark.slow
 def test_the_lines_that_make_a_bitstream_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
-    _, block = BLOCKS
     program = two_layers(0)
-    exec(block, {"synthesize": synthesize, "energy_j": energy_j, "Path": Path, "arch": program.arch, "program": program})
+    exec(BITSTREAM, {"synthesize": synthesize, "energy_j": energy_j, "Path": Path, "arch": program.arch, "program": program})
     assert (tmp_path / "machine.bit").stat().st_size > 10_000
     assert "DSP" in capsys.readouterr().out
+
+
+def test_arrays_of_bytes_and_of_integers_are_the_streams_as_they_are() -> None:
+    arch, random = Arch(), np.random.default_rng(0)
+    for bits, number in ((arch.data_bits, "<i1"), (arch.acc_bits, "<i4")):
+        words = random.integers(-(1 << (bits - 1)), 1 << (bits - 1), (7, arch.rows))
+        assert packed(words, bits, beats(arch.rows * bits)).tobytes() == words.astype(number).tobytes()
+
+
+def test_the_driver_runs_as_shown() -> None:
+    program, x = two_layers(0), np.arange(3 * FEATURES).reshape(3, FEATURES)
+    names = {"Driver": Driver, "Simulated": Simulated, "arch": ARCH, "program": program, "x": x, "results": []}
+    lines = [f"results.append({line.split('#')[0].strip()})" if " = " not in line else line for line in DRIVER.strip().splitlines()]
+    exec("\n".join(lines), names)
+    _, scores, status = names["results"]
+    assert scores.tolist() == emulate(program, x).tolist()
+    assert status == Status(busy=False, error=False, image=True, score=False)
+
+
+def test_the_board_runs_as_shown_if_pynq_does_what_its_documentation_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Simulated(ARCH)
+    pynq = ModuleType("pynq")
+    pynq.allocate = np.zeros
+    pynq.Overlay = lambda file: SimpleNamespace(
+        axi_datapath=SimpleNamespace(read=machine.read_register, write=machine.write_register),
+        load_dma=SimpleNamespace(sendchannel=Channel(partial(_send, machine, "load"))),
+        image_dma=SimpleNamespace(
+            sendchannel=Channel(partial(_send, machine, "image")),
+            recvchannel=Channel(partial(_receive, machine)),
+        ),
+    )
+    monkeypatch.setitem(sys.modules, "pynq", pynq)
+    program, x = two_layers(0), np.arange(3 * FEATURES).reshape(3, FEATURES)
+    names = {"Driver": Driver, "program": program}
+    exec(BOARD, names)
+    driver = names["driver"]
+    driver.load()
+    assert driver.run(x).tolist() == emulate(program, x).tolist()
+    # A score waits when the machine is reset: its packet is shorter than what is asked for.
+    driver.transport.write_stream("image", np.zeros(FEATURES, np.uint32))
+    while not driver.status().score:
+        pass
+    driver.load()
+    assert driver.run(x).tolist() == emulate(program, x).tolist()
+
+
+class Channel:
+    """A channel of a DMA as PYNQ's documentation tells it: `transfer` begins, `wait` returns when all has moved, up to a packet's end."""
+
+    def __init__(self, move: Callable[[np.ndarray], int]) -> None:
+        self.move, self.transferred = move, 0
+
+    def transfer(self, buffer: np.ndarray) -> None:
+        self.buffer = buffer
+
+    def wait(self) -> None:
+        self.transferred = 4 * self.move(self.buffer)
+
+
+def _send(machine: Simulated, name: str, buffer: np.ndarray) -> int:
+    """Send a buffer; how many words it has."""
+    machine.write_stream(name, buffer)
+    return len(buffer)
+
+
+def _receive(machine: Simulated, buffer: np.ndarray) -> int:
+    """Fill a buffer with scores; how many words came."""
+    words = machine.read_stream("score", len(buffer))
+    buffer[: len(words)] = words
+    return len(words)

@@ -7,9 +7,10 @@ import pytest
 from amaranth import Module, signed
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.prove import Verdict, prove
+from hw.prove import Verdict, immediate, prove
 
 
 class Counter(wiring.Component):
@@ -65,6 +66,27 @@ def test_an_assumption_is_taken_for_granted() -> None:
 def test_assumptions_that_nothing_keeps_are_refused() -> None:
     with pytest.raises(ValueError, match="nothing keeps all assumptions of Counter"):
         prove(Counter(never=3, most=-1), steps=3)
+
+
+def test_outputs_that_change_with_an_input_at_once_are_found() -> None:
+    class Ways(wiring.Component):
+        """From inputs to outputs by gates, by a register, and by the address of a memory."""
+
+        gated: Out(2)
+        stored: Out(2)
+        looked_up: Out(2)
+        now: In(2)
+        later: In(2)
+
+        def elaborate(self, platform: object) -> Module:
+            m = Module()
+            m.submodules.memory = memory = Memory(shape=2, depth=4, init=[3, 1, 2])
+            read = memory.read_port(domain="comb")
+            m.d.sync += self.stored.eq(self.now ^ self.later)
+            m.d.comb += [self.gated.eq(~self.now & self.stored), read.addr.eq(self.later), self.looked_up.eq(read.data)]
+            return m
+
+    assert immediate(Ways()) == {"gated", "looked_up"}
 
 
 def test_a_component_that_asserts_nothing_is_refused() -> None:

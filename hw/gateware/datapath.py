@@ -21,9 +21,9 @@ class Datapath(wiring.Component):
     """Run programs on batches of `rows` images: what `hw.emulate` says, in the cycles that `hw.cycles` says.
 
     `load` takes the segments of a program, as `Program.encode` writes them; `image` one element of every image of a batch at a time, in
-    the order of their addresses; `score` gives one score of every image at a time. A segment that takes an image and gives scores serves
-    batch after batch, until `load` has another: the next batch comes in while one is computed, and its first instruction follows the last
-    one of the batch before. Every other segment runs once. `load` waits while the machine runs.
+    the order of their addresses; `score` gives one score of every image at a time, `last` with the last ones of a batch. A segment that
+    takes an image and gives scores serves batch after batch, until `load` has another: the next batch comes in while one is computed, and
+    its first instruction follows the last one of the batch before. Every other segment runs once. `load` waits while the machine runs.
     Where there is an external memory, `read`, `answer` and `write` go there: `External` says how.
     `error` when what came in was no program (`Loader` says what that is), or one without an end: whatever else comes is taken and dropped,
     until reset.
@@ -40,6 +40,7 @@ class Datapath(wiring.Component):
                 "image": In(stream.Signature(data.ArrayLayout(signed(arch.data_bits), arch.rows))),
                 "score": Out(stream.Signature(data.ArrayLayout(signed(arch.acc_bits), arch.rows))),
                 **(streams(arch) if arch.external_depth else {}),
+                "last": Out(1),
                 "busy": Out(1),
                 "error": Out(1),
                 "cycles": Out(32),
@@ -253,7 +254,7 @@ class Datapath(wiring.Component):
             self.score.payload.eq(read_score.data),
         ]
         with m.If(advance):
-            m.d.sync += self.score.valid.eq(sending)
+            m.d.sync += [self.score.valid.eq(sending), self.last.eq(read_score.addr == setup.score_last)]
         with m.If(advance & sending):
             m.d.sync += sent.eq(sent + 1)
             with m.If(read_score.addr == setup.score_last):
