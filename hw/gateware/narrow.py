@@ -8,7 +8,7 @@ from hw.gateware.widen import BEAT_BITS, beats
 
 
 class Narrow(wiring.Component):
-    """Split words of `bits` bits into beats, the least significant first, zeros beyond a word's end.
+    """Split words of `bits` bits into beats of `beat_bits`, the least significant first, zeros beyond a word's end.
 
     `last` comes with the last beat of a word that came with it: it ends a packet. While `drop`, no word is taken and what is left of one is
     dropped, but a beat that waits stays as it is, and a packet that has begun ends: with one more beat, of zeros.
@@ -16,16 +16,16 @@ class Narrow(wiring.Component):
     Latency: 1 cycle from a word to its first beat. Throughput: 1 beat a cycle, from one word to the next as well.
     """
 
-    def __init__(self, bits: int) -> None:
-        self.bits = bits
+    def __init__(self, bits: int, beat_bits: int = BEAT_BITS) -> None:
+        self.bits, self.beat_bits = bits, beat_bits
         word = data.StructLayout({"word": bits, "last": 1})
-        beat = data.StructLayout({"data": BEAT_BITS, "last": 1})
+        beat = data.StructLayout({"data": beat_bits, "last": 1})
         super().__init__({"i": In(stream.Signature(word)), "o": Out(stream.Signature(beat)), "drop": In(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        many = beats(self.bits)
-        word = Signal(BEAT_BITS * many)
+        many = beats(self.bits, self.beat_bits)
+        word = Signal(self.beat_bits * many)
         left = Signal(range(max(many, 2) + 1))
         last = Signal()
         begun = Signal()
@@ -38,7 +38,7 @@ class Narrow(wiring.Component):
             self.i.ready.eq(~self.drop & ((left == 0) | (self.o.ready & (left == 1)))),
         ]
         with m.If(passes):
-            m.d.sync += [word.eq(word >> BEAT_BITS), left.eq(left - 1), begun.eq(~beat.last)]
+            m.d.sync += [word.eq(word >> self.beat_bits), left.eq(left - 1), begun.eq(~beat.last)]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [word.eq(self.i.payload.word), left.eq(many), last.eq(self.i.payload.last)]
         ends = self.o.valid & beat.last

@@ -1,12 +1,13 @@
 """The machine behind few pins: a score word alone has `rows` x `acc_bits` bits, and no package so many pins."""
 
-from amaranth import Cat, Module, Shape, Signal
-from amaranth.hdl import ShapeLike
+from amaranth import Module, Shape
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arch import Arch
 from hw.gateware.datapath import Datapath
+from hw.gateware.narrow import Narrow
+from hw.gateware.widen import Widen
 
 BYTE_BITS = 8
 
@@ -15,7 +16,7 @@ class Shell(wiring.Component):
     """The datapath with streams of bytes: a word passes as its bytes, the least significant first. `cycles` stays inside.
 
     It is a harness, not a board: with it the whole datapath can be placed, routed and timed, all its streams in use and registered at
-    its border, and no pin has a place. A word takes as many cycles as it has bytes, and one more.
+    its border, and no pin has a place. A word takes as many cycles as it has bytes.
     """
 
     def __init__(self, arch: Arch) -> None:
@@ -27,60 +28,15 @@ class Shell(wiring.Component):
         m = Module()
         m.submodules.datapath = self.datapath
         for name, flow in self.flows.items():
-            inside, outside = getattr(self.datapath, name), wiring.flipped(getattr(self, name))
-            part = (Collect if flow == In else Spread)(inside.payload.shape())
+            inside, outside = getattr(self.datapath, name), getattr(self, name)
+            part = (Widen if flow == In else Narrow)(Shape.cast(inside.payload.shape()).width, BYTE_BITS)
             m.submodules[name] = part
             first, last = (outside, inside) if flow == In else (inside, outside)
-            wiring.connect(m, first, part.i)
-            wiring.connect(m, part.o, last)
+            m.d.comb += [part.i.valid.eq(first.valid), first.ready.eq(part.i.ready)]
+            m.d.comb += [last.valid.eq(part.o.valid), part.o.ready.eq(last.ready)]
+            if flow == In:
+                m.d.comb += [part.i.payload.data.eq(first.payload), last.payload.eq(part.o.payload)]
+            else:
+                m.d.comb += [part.i.payload.word.eq(first.payload), last.payload.eq(part.o.payload.data)]
         m.d.comb += self.busy.eq(self.datapath.busy)
         return m
-
-
-class Collect(wiring.Component):
-    """Bytes become a word. Latency: 1 cycle from its last byte. Throughput: a word in as many cycles as it has bytes, and one."""
-
-    def __init__(self, shape: ShapeLike) -> None:
-        super().__init__({"i": In(stream.Signature(BYTE_BITS)), "o": Out(stream.Signature(shape))})
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        size = bytes_of(self.o.payload.shape())
-        word = Signal(size * BYTE_BITS)
-        full = Signal()
-        number = Signal(range(size))
-        m.d.comb += [self.o.payload.eq(word), self.o.valid.eq(full), self.i.ready.eq(~full)]
-        with m.If(self.i.valid & ~full):
-            m.d.sync += [word.eq(Cat(word, self.i.payload)[BYTE_BITS:]), number.eq(number + 1)]
-            with m.If(number == size - 1):
-                m.d.sync += [number.eq(0), full.eq(1)]
-        with m.If(full & self.o.ready):
-            m.d.sync += full.eq(0)
-        return m
-
-
-class Spread(wiring.Component):
-    """A word becomes bytes. Latency: 1 cycle to its first byte. Throughput: a word in as many cycles as it has bytes, and one."""
-
-    def __init__(self, shape: ShapeLike) -> None:
-        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(BYTE_BITS))})
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        size = bytes_of(self.i.payload.shape())
-        word = Signal(size * BYTE_BITS)
-        full = Signal()
-        number = Signal(range(size))
-        m.d.comb += [self.o.payload.eq(word.word_select(number, BYTE_BITS)), self.o.valid.eq(full), self.i.ready.eq(~full)]
-        with m.If(~full):
-            m.d.sync += [word.eq(self.i.payload), full.eq(self.i.valid)]
-        with m.Elif(self.o.ready):
-            m.d.sync += number.eq(number + 1)
-            with m.If(number == size - 1):
-                m.d.sync += [number.eq(0), full.eq(0)]
-        return m
-
-
-def bytes_of(shape: ShapeLike) -> int:
-    """How many bytes hold a word."""
-    return -(-Shape.cast(shape).width // BYTE_BITS)
