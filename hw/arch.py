@@ -31,8 +31,8 @@ class Arch:
 
     A data word is `rows` elements (the same element of every image), a weight word `lanes` weights, an init word `lanes` accumulators,
     a score word `rows` accumulators, a code word one instruction; depths are in words. `loops` is how deep an instruction's nest may be.
-    The image memory, of data words, is there twice: one batch comes in while another is computed. The external memory, of data words, is
-    not on the chip: `external_depth` is how far the machine's addresses reach in it, 0 for none.
+    The image memory, of data words, a power of two, is there twice: one batch comes in while another is computed. The external memory, of
+    data words, is not on the chip: `external_depth` is how far the machine's addresses reach in it, 0 for none.
     """
 
     rows: int = 16
@@ -65,7 +65,7 @@ class Arch:
             if not low <= getattr(self, field) <= high:
                 raise ValueError(f"Arch.{field} is {getattr(self, field)}, expected {low} to {high}: choose a width in that range")
         if self.image_depth & (self.image_depth - 1):
-            raise ValueError(f"Arch.image_depth is {self.image_depth}, expected a power of two: one bit tells the two pages apart")
+            raise ValueError(f"Arch.image_depth is {self.image_depth}, expected a power of two: choose the next larger one")
 
     @property
     def tile(self) -> Nest:

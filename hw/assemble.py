@@ -1,6 +1,6 @@
 """From the nests of a schedule to the instruction words of our machine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -52,8 +52,8 @@ def instructions(nest: Nest, arch: Arch) -> tuple[int, ...]:
     """A nest as instruction words: one, or more where it has more loops than an instruction."""
     lane = _lane(nest, arch)
     start = _in_words({stream: getattr(nest, stream) for stream in STREAMS}, nest, arch)
-    outer = _merged([_loop_in_words(loop, nest, arch) for loop in nest.outer], arch)
-    reduce = _merged([_loop_in_words(replace(loop, init=0, y=0), nest, arch) for loop in nest.reduce], arch)
+    outer = merged([_loop_in_words(loop, nest, arch) for loop in nest.outer], arch)
+    reduce = merged([_loop_in_words(replace(loop, init=0, y=0), nest, arch) for loop in nest.reduce], arch)
     if len(reduce) > arch.loops:
         raise ValueError(f"nest {nest.name!r} sums over {len(reduce)} loops, expected at most {arch.loops}: raise Arch.loops")
     if long := [loop for loop in outer + reduce if loop.extent > 1 << arch.extent_bits]:
@@ -82,6 +82,21 @@ def instructions(nest: Nest, arch: Arch) -> tuple[int, ...]:
         at = {s: start[s] + sum(i * getattr(loop, s) for i, loop in zip(index, unrolled, strict=True)) for s in STREAMS}
         words.append(arch.instruction.const({**at, **fields}).as_bits())
     return tuple(words)
+
+
+def merged(loops: Sequence[Loop], arch: Arch) -> list[Loop]:
+    """The same walk in fewer loops: without those that run once, and one for two where the inner one ends where the outer one steps to."""
+    made: list[Loop] = []
+    for loop in loops:
+        if loop.extent == 1:
+            continue
+        around = made[-1] if made else None
+        seamless = around and all(getattr(around, stream) == loop.extent * getattr(loop, stream) for stream in STREAMS)
+        if seamless and around.extent * loop.extent <= 1 << arch.extent_bits:
+            made[-1] = replace(loop, axis=f"{around.axis} {loop.axis}", extent=around.extent * loop.extent)
+        else:
+            made.append(loop)
+    return made
 
 
 def _segments(schedule: Schedule, arch: Arch) -> Iterator[Segment]:
@@ -231,21 +246,6 @@ def _in_words(addresses: dict[str, int], nest: Nest, arch: Arch) -> dict[str, in
 def _loop_in_words(loop: Loop, nest: Nest, arch: Arch) -> Loop:
     """A loop with strides in words; one that runs once moves nothing."""
     return replace(loop, **_in_words({stream: getattr(loop, stream) if loop.extent > 1 else 0 for stream in STREAMS}, nest, arch))
-
-
-def _merged(loops: list[Loop], arch: Arch) -> list[Loop]:
-    """The same walk in fewer loops: without those that run once, and one for two where the inner one ends where the outer one steps to."""
-    merged: list[Loop] = []
-    for loop in loops:
-        if loop.extent == 1:
-            continue
-        around = merged[-1] if merged else None
-        seamless = around and all(getattr(around, stream) == loop.extent * getattr(loop, stream) for stream in STREAMS)
-        if seamless and around.extent * loop.extent <= 1 << arch.extent_bits:
-            merged[-1] = replace(loop, axis=f"{around.axis} {loop.axis}", extent=around.extent * loop.extent)
-        else:
-            merged.append(loop)
-    return merged
 
 
 def _levels(loops: list[Loop], arch: Arch) -> list[dict[str, int]]:

@@ -9,7 +9,8 @@ from bayestt.ir.bind import bind, kind, spent
 from bayestt.ir.group import Group
 from bayestt.ir.nest import Loop, Nest
 from bayestt.ir.pack import packed_length
-from hw.arch import STREAMS, Arch
+from hw.arch import Arch
+from hw.assemble import merged
 from hw.cycles import nest_cycles
 
 
@@ -29,7 +30,8 @@ def nest_cost(arch: Arch) -> Callable[[Nest], float]:
         return nest_cycles(Nest(*loops, lane, 0, 0, 0, 0, bits=arch.data_bits, acc_bits=arch.acc_bits, source=source, target=target), arch)
 
     def cycles(nest: Nest) -> float:
-        outer, reduce = _merged(nest.outer, STREAMS, most), _merged(nest.reduce, ("x", "w"), most)
+        walked = nest.outer, [replace(loop, init=0, y=0) for loop in nest.reduce]
+        outer, reduce = (tuple(loop.extent for loop in merged(loops, arch)) for loops in walked)
         if len(reduce) > arch.loops or max((*outer, *reduce), default=1) > most:
             return inf
         levels = arch.loops - len(reduce)
@@ -38,22 +40,6 @@ def nest_cost(arch: Arch) -> Callable[[Nest], float]:
         return prod(repeated) * once(outer, reduce, prod(loop.extent for loop in nest.lane[1:]), nest.source, nest.target)
 
     return cycles
-
-
-def _merged(loops: tuple[Loop, ...], streams: tuple[str, ...], most: int) -> tuple[int, ...]:
-    """The extents of loops when those that go on where the inner one ends become one, as `hw.assemble` has it."""
-    merged: list[Loop] = []
-    for loop in (loop for loop in loops if loop.extent > 1):
-        around = merged[-1] if merged else None
-        if (
-            around
-            and around.extent * loop.extent <= most
-            and all(getattr(around, stream) == loop.extent * getattr(loop, stream) for stream in streams)
-        ):
-            merged[-1] = replace(loop, extent=around.extent * loop.extent)
-        else:
-            merged.append(loop)
-    return tuple(loop.extent for loop in merged)
 
 
 def group_cost(arch: Arch) -> Callable[[Group, Mapping[str, int]], float]:

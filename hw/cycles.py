@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from amaranth.lib import data
 
 from bayestt.ir.nest import Nest
@@ -33,6 +34,8 @@ def cycles(program: Program, batches: int = 1) -> int:
     A resident program is there already, and the next batch comes in while one is computed. Every other program comes in again for each
     batch, segment by segment. External memory answers after `External.latency` cycles.
     """
+    if batches == 0:
+        return 0
     if program.resident:
         return _resident(program, batches)
     return batches * _anew(program)
@@ -46,7 +49,7 @@ def nest_cycles(nest: Nest, arch: Arch) -> int:
 
 def instruction_cycles(instruction: data.Const) -> int:
     """Cycles from the last step before an instruction to its own last one: its wait, one for each step, or for each lane where those are
-    more; those of a copy until all its words are there.
+    more (then at most so many); those of a copy until all its words are there.
     """
     tiles, steps = shape(instruction)
     if instruction.load or instruction.store:
@@ -103,6 +106,6 @@ def _issued(code: Sequence[data.Const], moment: _Moment, begins: int, sent: int)
     return moment
 
 
-def _words(addresses) -> int:
+def _words(addresses: np.ndarray) -> int:
     """How many words lie from the first address to the last."""
     return int(addresses.max() - addresses.min()) + 1

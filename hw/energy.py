@@ -1,12 +1,14 @@
 """What a program's arithmetic and memory traffic would take in silicon: a model of published energies, not a measurement of any chip."""
 
+from itertools import repeat
 from math import sqrt
 
 from amaranth import Shape
+from amaranth.hdl import ShapeLike
 
 from hw.arch import Arch, Target
 from hw.emulate import shape
-from hw.program import Program
+from hw.program import Program, Segment
 
 # M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, figure 1.1.9: 45 nm, 0.9 V, in joules.
 MULTIPLY_8_J = 0.2e-12
@@ -21,8 +23,9 @@ def energy_j(program: Program) -> float:
     """Joules for an image of a full batch, by a model of 45 nm silicon at 0.9 V: what every step multiplies, adds, reads and writes.
 
     A product costs as the bits of both its factors, a sum as its bits, an access to a memory as its bits and the square root of its size, a
-    write as much as a read. All lanes count, those a tile does not need too. Registers, wires, clock, control and leakage are left out,
-    and so is the energy of an FPGA, which spends several times as much on the same work.
+    write as much as a read. What comes in anew for every batch, comes from outside. All lanes count, those a tile does not need too.
+    Registers, wires, clock, control and leakage are left out, and so is the energy of an FPGA, which spends several times as much on the
+    same work.
     """
     arch = program.arch
     words = arch.words
@@ -33,16 +36,24 @@ def energy_j(program: Program) -> float:
     outside = DRAM_J * data / 64
     total = (len(program.image) if program.source == "image" else 0) * image
     total += len(program.score) * _access(score, arch.score_depth)
+    if not program.resident:
+        total += sum(map(len, program.loads)) * DRAM_J * 32 / 64 + sum(map(_written, program.segments, repeat(arch)))
     for instruction in program.instructions:
         tiles, steps = shape(instruction)
         total += _access(_width(words[Target.CODE]), arch.code_depth)
         if instruction.load or instruction.store:
-            total += tiles * steps * (outside + element)
+            total += tiles * (outside + element)
             continue
         operand = image if instruction.x >= arch.image_address else element
         result = _access(score, arch.score_depth) if instruction.final else element
         total += tiles * (steps * (step + operand) + init + int(instruction.lanes) * result)
     return total / arch.rows
+
+
+def _written(segment: Segment, arch: Arch) -> float:
+    """The words of a segment as they come into their memories."""
+    words = {Target.CODE: segment.code, Target.WEIGHTS: segment.weights, Target.INITS: segment.inits}
+    return sum(len(each) * _access(_width(arch.words[target]), arch.depths[target]) for target, each in words.items())
 
 
 def _multiply_add(arch: Arch) -> float:
@@ -55,6 +66,6 @@ def _access(bits: int, depth: int) -> float:
     return READ_8_KBYTE_J * bits / 64 * sqrt(bits * depth / 8 / 8192)
 
 
-def _width(layout) -> int:
+def _width(layout: ShapeLike) -> int:
     """Bits of a word."""
     return Shape.cast(layout).width

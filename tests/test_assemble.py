@@ -193,7 +193,7 @@ def test_images_without_a_place_of_their_own_are_refused() -> None:
     with pytest.raises(ValueError, match="the images lie among the activations: lower the graph with Arch.room"):
         assemble(replace(schedule, layout=among), ARCH)
     outside = {**schedule.layout, "x": replace(schedule.layout["x"], address=0, memory="external")}
-    with pytest.raises(ValueError, match="the program needs 18 words of image memory and the Arch has 16: raise Arch.image_depth to 18"):
+    with pytest.raises(ValueError, match="the program needs 18 words of image memory and the Arch has 16: raise Arch.image_depth to 32"):
         assemble(replace(schedule, layout=outside), replace(ARCH, image_depth=16))
 
 

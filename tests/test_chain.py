@@ -153,7 +153,7 @@ SMALL = {
     "no code": ({"code_depth": 1, "loops": 4}, "needs 2 words of code memory and the Arch has 1: raise Arch.code_depth to 2"),
     "no scores": ({"score_depth": 2}, "the program needs 3 words of score memory and the Arch has 2: raise Arch.score_depth to 3"),
     "little outside": ({"external_depth": 50}, r"needs 240 words of external memory and the Arch has 50: raise Arch.external_depth to 240"),
-    "no image": ({"external_depth": 0}, r"needs 40 words of image memory and the Arch has 1: raise Arch.image_depth to 40"),
+    "no image": ({"external_depth": 0}, r"needs 40 words of image memory and the Arch has 1: raise Arch.image_depth to 64"),
     "nothing outside": ({"external_depth": 0, "image_depth": 64}, r"words of data memory and the Arch has 80: raise Arch.data_depth to "),
 }
 

@@ -206,6 +206,31 @@ def test_cycles_of_segments_and_of_copies_by_hand() -> None:
     assert simulate(program, x, [0, 2, 1]).y.tolist() == x.tolist()
 
 
+def test_a_segment_takes_its_image_though_the_next_one_waits() -> None:
+    """Program and images come from hosts that know nothing of each other."""
+    arch = replace(ARCH, code_depth=1)
+    program = two_layers(10, arch=arch)
+    x = np.random.default_rng(6).integers(-128, 128, (4, FEATURES))
+    assert len(program.segments) == 2
+    machine = Datapath(arch)
+    seen = []
+
+    async def loads(context: SimulatorContext) -> None:
+        for _ in range(2):
+            await put(context, machine.load, np.concatenate(program.loads).tolist())
+
+    async def images(context: SimulatorContext) -> None:
+        await put(context, machine.image, x[:2].T.tolist())
+        await put(context, machine.image, x[2:].T.tolist())
+
+    async def scores(context: SimulatorContext) -> None:
+        seen.extend(list(payload) for payload in await take(context, machine.score, 2 * SCORES))
+
+    _run(machine, loads, images, scores)
+    taken = np.reshape(seen, (2, SCORES, 2)).transpose(0, 2, 1).reshape(4, SCORES)
+    assert taken.tolist() == emulate(program, x).tolist()
+
+
 BAD = {
     "truncated, and then another": lambda words: [*words[:-9], *words],
     "a heading of nothing": lambda words: [*words, 9, 1, 0],

@@ -126,7 +126,7 @@ def test_words_with_a_valid_checksum_that_make_no_program_are_refused() -> None:
         ({"code": (0, 0, 0)}, r"3 words of code memory and the Arch has 2: raise Arch.code_depth to 3"),
         ({"weights": np.zeros((5, 3), np.int64)}, r"5 words of weight memory and the Arch has 4: raise Arch.weight_depth to 5"),
         ({"inits": np.zeros((9, 3), np.int64)}, r"9 words of init memory and the Arch has 4: raise Arch.init_depth to 9"),
-        ({"image": np.array([1024])}, r"1025 words of image memory and the Arch has 1024: raise Arch.image_depth to 1025"),
+        ({"image": np.array([1024])}, r"1025 words of image memory and the Arch has 1024: raise Arch.image_depth to 2048"),
         ({"image": np.array([100]), "source": "external"}, r"101 words of external memory and the Arch has 100: raise Arch.external_depth"),
         ({"score": np.array([256])}, r"257 words of score memory and the Arch has 256: raise Arch.score_depth to 257"),
         ({"weights": np.full((1, 3), 16)}, r"weights go from 16 to 16, expected -16 to 15: quantize to 5 bits"),

@@ -12,7 +12,7 @@ from hw.gateware import loader
 from hw.gateware.loader import Loader
 from hw.prove import prove
 
-DEPTHS = dict.fromkeys(("data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 2)
+DEPTHS = dict.fromkeys(("image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 2)
 ARCH = Arch(rows=1, lanes=5, acc_bits=16, loops=1, extent_bits=2, **DEPTHS)
 CYCLES = 12
 

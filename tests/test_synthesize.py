@@ -18,7 +18,7 @@ from hw.cycles import cycles
 from hw.emulate import emulate
 from hw.gateware.datapath import Datapath
 from hw.simulate import simulate
-from hw.synthesize import PARTS, Delay, Report, check_fits, rtlil_of, slowest_path, synthesize, used
+from hw.synthesize import PARTS, Delay, Report, check_part, rtlil_of, slowest_path, synthesize, used
 from hw.verilate import verilated
 
 DEPTHS = dict.fromkeys(("image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 16)
@@ -113,9 +113,9 @@ def test_cells_are_counted_by_what_they_take() -> None:
 
 
 def test_a_part_too_small_is_said_with_what_it_needs_and_has() -> None:
-    check_fits({"LUT": 83640, "DSP": 156, "BRAM": 208, "FF": 0}, "ecp5-85f")
+    check_part({"LUT": 83640, "DSP": 156, "BRAM": 208, "FF": 0}, "ecp5-85f")
     with pytest.raises(ValueError, match="needs 157 DSP where ecp5-85f has 156 and 300 BRAM where ecp5-85f has 208: make its Arch smaller"):
-        check_fits({"LUT": 1, "DSP": 157, "BRAM": 300}, "ecp5-85f")
+        check_part({"LUT": 1, "DSP": 157, "BRAM": 300}, "ecp5-85f")
 
 
 def test_a_path_is_told_in_the_names_of_the_design() -> None:

@@ -25,8 +25,8 @@ class Datapath(wiring.Component):
     takes an image and gives scores serves batch after batch, until `load` has another: the next batch comes in while one is computed, and
     its first instruction follows the last one of the batch before. Every other segment runs once. `load` waits while the machine runs.
     Where there is an external memory, `read`, `answer` and `write` go there: `External` says how.
-    `error` when what came in was no program (`Loader` says what that is), or one without an end: whatever else comes is taken and dropped,
-    until reset.
+    `error` when what came in was no program (`Loader` says what that is), or when instructions reach the end of the code memory without one
+    that ends them: whatever else comes is taken and dropped, until reset. A program may be left between two of its segments by reset only.
     `cycles` counts the cycles in which the machine is `busy`: from a batch's first element to its last score, and where a program comes in.
 
     Latency and throughput: `hw.cycles.cycles`.
@@ -138,9 +138,9 @@ class Datapath(wiring.Component):
             with m.State("Run"):
                 m.d.sync += fetched.eq(~takes)
                 m.d.comb += [
-                    self.load.ready.eq(resident & quiet),
+                    self.load.ready.eq(resident & quiet & ~complete),
                     self.image.ready.eq(
-                        setup.takes_image & ~taken[1] & ~loader.o.valid & ~(self.load.valid & (beat == 0)) | (beat != 0)
+                        setup.takes_image & ~taken[1] & ~loader.o.valid & ~(resident & self.load.valid & (beat == 0)) | (beat != 0)
                     ),
                     walker.i.valid.eq(fetched & may_begin & may_write & may_copy),
                 ]
@@ -152,7 +152,9 @@ class Datapath(wiring.Component):
                             m.next = "Settle"
                     with m.Elif(number == arch.code_depth - 1):
                         m.next = "Error"
-                with m.If(loader.o.valid & (entry.target != Target.NOTE)):
+                with m.If(complete):
+                    m.d.sync += setup.eq(loader.word(Target.SETUP))
+                with m.Elif(loader.o.valid & (entry.target != Target.NOTE)):
                     m.next = "Load"
                 with m.If(loader.fault):
                     m.next = "Error"
