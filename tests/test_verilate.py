@@ -130,7 +130,9 @@ def test_ten_thousand_images_within_three_minutes() -> None:
     """A 784-512-10 net with ranks as pruning leaves them, on the 16 x 4 machine."""
     torch.manual_seed(0)
     forms = {"fc1": Form("tt_matrix", [14, 2, 16], rows=[4, 4, 8, 4], cols=[4, 7, 4, 7]), "fc2": Form("cp", 7, rows=[10], cols=[16, 32])}
-    images, arch = small().train.images[:10_000], Arch()
+    data, arch = small(), Arch()
+    images = np.concatenate([part.images for part in (data.train, data.validation)])
+    assert len(images) == 10_000
     traced = trace(tensorize(fc([784, 512, 10]), forms), torch.from_numpy(images[:1]))
     graph = quantize(fold(traced, group_cost(arch)), images[:100])
     program = assemble(lower(graph, arch.tile, arch.room, nest_cost(arch)), arch)
