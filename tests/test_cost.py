@@ -105,3 +105,20 @@ def test_a_whole_net_keeps_the_multipliers_busy_and_is_no_slower_than_dense(mode
     assert useful * SIXTEEN.rows >= USED * run * SIXTEEN.rows * SIXTEEN.lanes
     dense = 784 * 512 // SIXTEEN.lanes + 3 * 512
     assert rank > 8 or run < dense
+
+
+def test_weights_of_four_bits_take_half_the_memory_and_as_many_cycles() -> None:
+    torch.manual_seed(0)
+    forms = {"fc1": Form("tt_matrix", 4, [4, 4, 8, 4], [4, 7, 4, 7]), "fc2": Form("tt_matrix", 4, [2, 5], [16, 32])}
+    traced = trace(tensorize(fc([784, 512, 10]), forms), torch.zeros(1, 28, 28))
+    memory_bits, run = [], []
+    for bits in (8, 4):
+        arch = replace(SIXTEEN, weight_bits=bits)
+        graph = quantize(fold(traced, group_cost(arch)), np.random.default_rng(0).random((4, 28, 28)), bits)
+        program = assemble(lower(graph, arch.tile, arch.room, nest_cost(arch)), arch)
+        x = images(extremes(graph, 0), 20, 0, extreme=True)
+        assert (emulate(program, x) == interpret(graph, x)).all()
+        memory_bits.append(sum(segment.weights.size * bits for segment in program.segments))
+        run.append(sum(map(instruction_cycles, program.instructions)))
+    assert memory_bits[0] == 2 * memory_bits[1]
+    assert run[0] == run[1]
