@@ -101,7 +101,7 @@ def test_the_quickest_is_chosen_remembered_and_made_again_without_measuring(conv
     (_, rebuild), *_ = chains(TRAIN, PLAIN).items()
 
     def slow(x, cores):
-        time.sleep(0.01)
+        time.sleep(0.1)
         return rebuild(x, cores)
 
     window, x = Window((1, 1), (1, 1), (0, 1, 0, 1), "zeros"), images(3, 6, 5, 4, dtype=torch.float32)
