@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
+import graphs
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,8 @@ from bayestt.algebra.fixed import quantize as to_integers
 from bayestt.algebra.formats import Form
 from bayestt.data.fashion_mnist import small
 from bayestt.ir.fold import fold
+from bayestt.ir.graph import Graph
+from bayestt.ir.interpret import interpret
 from bayestt.ir.lower import lower
 from bayestt.ir.nest import Loop, Nest
 from bayestt.ir.quantize import quantize
@@ -37,6 +40,7 @@ DEPTHS = {"image_depth": 32, "data_depth": 2048, "weight_depth": 24, "init_depth
 # Ports of 35 and 130 bits in one machine, of 128 and 256 in the other.
 COPYING = Arch(rows=5, lanes=2, data_bits=7, weight_bits=6, acc_bits=26, loops=4, **DEPTHS, external_depth=2048)
 PLAIN = Arch(rows=16, lanes=1, acc_bits=16, loops=4, **DEPTHS)
+ANY = Arch(rows=2, lanes=4, init_depth=8192, score_depth=8192)
 SOME = Arch(rows=1, lanes=1, loops=1, image_depth=8, data_depth=8, weight_depth=8, init_depth=8, score_depth=8, code_depth=8)
 
 
@@ -53,6 +57,19 @@ def test_the_compiled_gateware_computes_what_the_emulator_does_in_the_cycles_of_
 @given(st.data(), st.sampled_from([COPYING, PLAIN]), st.integers(0, 2**32 - 1))
 def test_a_thousand_programs_of_many_nests(data: st.DataObject, arch: Arch, seed: int) -> None:
     _hold_to_the_emulator(data.draw(schedules(arch, most_nests=12)), arch, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None)
+@given(graphs.float_graphs(windows=True), st.integers(0, 2**32 - 1))
+def test_a_thousand_graphs(graph: Graph, seed: int) -> None:
+    """Lowered by cycles, constants and images extreme now and then, every stream stalled."""
+    calibration = np.random.default_rng(seed).normal(size=(20, graphs.features(graph)))
+    integer = quantize(fold(graph, group_cost(ANY)), calibration)
+    integer = graphs.extremes(integer, seed) if seed % 2 else integer
+    x = graphs.images(integer, 3, seed, bool(seed % 4))
+    program = assemble(lower(integer, ANY.tile, ANY.room, nest_cost(ANY)), ANY)
+    assert (simulate(program, x, stalls(seed), engine="verilator").y == interpret(integer, x)).all()
 
 
 @settings(max_examples=8, deadline=None)
