@@ -19,18 +19,19 @@ ARCH = Arch(rows=1, lanes=4, loops=2)
 
 
 def early(code: Sequence[data.Const], gaps: Sequence[int], arch: Arch) -> list[int]:
-    """The instructions that read a word before it is written, steps counted one by one; lanes that must leave first hold nothing up."""
-    now, written, found = 0, {}, []
+    """The instructions that read a word before it is written; steps counted one by one, a tile's last when the lanes before have left."""
+    now, free, written, found = 0, 0, {}, []
     for number, (instruction, gap) in enumerate(zip(code, gaps, strict=True)):
         if instruction.load or instruction.store:
-            now, written = now + 1000, {}
+            now, free, written = now + 1000, 0, {}
             continue
         at = walk(instruction, arch)
         now += gap
         for x, y in zip(at["x"].tolist(), at["y"][:, -1].tolist(), strict=True):
-            for address in x:
-                now += 1
+            for step, address in enumerate(x, start=1):
+                now = max(now + 1, free if step == len(x) else 0)
                 found += [number] if written.get(address, -1) >= now else []
+            free = now + instruction.lanes
             if not instruction.final:
                 lanes = range(instruction.lanes)
                 written |= {(y + lane * instruction.lane_y) % (1 << arch.address_bits): now + LATENCY + lane for lane in lanes}
