@@ -17,7 +17,7 @@ from hw.prove import prove
 
 DEPTHS = dict.fromkeys(("image_depth", "data_depth"), 2) | dict.fromkeys(("weight_depth", "init_depth", "score_depth", "code_depth"), 4)
 TWO, THREE = (Arch(rows=1, lanes=1, loops=loops, extent_bits=1, **DEPTHS) for loops in (2, 3))
-CYCLES = 10
+CYCLES = 12
 PATIENCE = 2
 """For how many cycles a walker may have nothing to say while it is offered instructions, besides those that they wait."""
 MOST_WAIT = 1
