@@ -14,16 +14,23 @@ from hw.gateware.datapath import LATENCY
 from hw.gateware.external import External
 from hw.program import Program
 
-STAGES = 2
-"""Cycles from when an instruction begins to its first step."""
+STAGES = 6
+"""Cycles from when an instruction may begin to its first step: found, offered, taken, and through the stages of the walker."""
+STORE_STAGES = 3
+"""Cycles from a store's last step to when its word leaves."""
+LOAD_STAGES = 1
+"""Cycles from a load's last step to when it asks for its word."""
+
+
+_LONG_AGO = -(1 << 10)
+"""A cycle so early that no instruction waits for what was then."""
 
 
 @dataclass(frozen=True)
 class _Moment:
-    """The cycle of the latest step, the one from which it waited for lanes to leave, and the first in which all it does is done."""
+    """The cycle of the latest step, and the first in which all that it does is done; was it a copy's."""
 
     step: int
-    ready: int
     done: int
     copied: bool = False
 
@@ -48,20 +55,20 @@ def nest_cycles(nest: Nest, arch: Arch) -> int:
 
 
 def instruction_cycles(instruction: data.Const) -> int:
-    """Cycles from the last step before an instruction to its own last one: its wait, one for each step, or for each lane where those are
-    more (then at most so many); those of a copy until all its words are there.
+    """Cycles from the last step before an instruction to its own last one: its wait, then those of its reductions, each of which begins
+    when its steps are over and the lanes of the one before have left; those of a copy until all its words are there.
     """
     tiles, steps = shape(instruction)
-    if instruction.load or instruction.store:
-        return STAGES + tiles + 1 + instruction.load * External.latency
-    return instruction.wait + tiles * max(steps, instruction.lanes)
+    if _copies(instruction):
+        return STAGES + tiles + _copy_stages(instruction)
+    return instruction.wait + steps + (tiles - 1) * max(steps, instruction.lanes)
 
 
 def _resident(program: Program, batches: int) -> int:
     """Cycles of batches of a program that stays loaded."""
     code, fill, send = program.instructions, _words(program.image), _words(program.score)
     filled, ends, sent = -1, [-1, -1], 0
-    moment = _Moment(-STAGES, -STAGES, 0)
+    moment = _Moment(_LONG_AGO, 0)
     for _ in range(batches):
         filled = max(filled, ends[-2]) + fill
         moment = _issued(code, moment, filled + 1, sent)
@@ -75,11 +82,11 @@ def _anew(program: Program) -> int:
     now, send = 0, _words(program.score)
     for number, (load, segment) in enumerate(zip(program.loads, program.segments, strict=True)):
         loaded = now + len(load)
-        begins = loaded + 2
+        begins = loaded + 3
         if number == 0 and program.source == "image":
-            begins = max(begins, loaded + _words(program.image) + 1)
+            begins = max(begins, loaded + 2 + _words(program.image))
         code = tuple(map(program.arch.instruction.from_bits, segment.code))
-        moment = _issued(code, _Moment(now, now, now), begins, 0)
+        moment = _issued(code, _Moment(_LONG_AGO, now), begins, 0)
         now = moment.done + 1
     return moment.done + send + 1
 
@@ -88,22 +95,25 @@ def _issued(code: Sequence[data.Const], moment: _Moment, begins: int, sent: int)
     """The last step of instructions of which the first may begin in a cycle, and those that give scores when others have been `sent`."""
     for number, instruction in enumerate(code):
         tiles, steps = shape(instruction)
-        copies = bool(instruction.load or instruction.store)
-        gate = max(begins if number == 0 else 0, sent if instruction.final else 0, moment.done if copies or moment.copied else 0)
-        follows = instruction.wait == 0 and gate < moment.ready
-        first = moment.step + 1 if follows else max(moment.step + max(instruction.wait - 1, 0), gate) + STAGES
-        if copies:
+        gates = (begins if number == 0 else 0, sent if instruction.final else 0, moment.done if _copies(instruction) or moment.copied else 0)
+        first = max(moment.step + 1 + instruction.wait, max(gates) + STAGES)
+        if _copies(instruction):
             last = first + tiles - 1
-            moment = _Moment(last, last, last + 1 + instruction.load * External.latency, True)
-            continue
-        lanes = instruction.lanes
-        ready = first + steps - 1
-        last = max(ready, moment.done - LATENCY)
-        if tiles > 1:
-            last += (tiles - 1) * max(steps, lanes)
-            ready = last - max(lanes - steps, 0)
-        moment = _Moment(last, ready, last + LATENCY + lanes)
+            moment = _Moment(last, last + 1 + _copy_stages(instruction), True)
+        else:
+            last = first + steps - 1 + (tiles - 1) * max(steps, instruction.lanes)
+            moment = _Moment(last, last + LATENCY + instruction.lanes)
     return moment
+
+
+def _copies(instruction: data.Const) -> bool:
+    """Whether an instruction moves words from or to external memory."""
+    return bool(instruction.load or instruction.store)
+
+
+def _copy_stages(instruction: data.Const) -> int:
+    """Cycles from a copy's last step to when its word is there."""
+    return LOAD_STAGES + External.latency if instruction.load else STORE_STAGES
 
 
 def _words(addresses: np.ndarray) -> int:

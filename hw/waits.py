@@ -1,6 +1,7 @@
 """How long an instruction must wait for the results that it reads: found when a program is assembled, so that no circuit has to look."""
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 from amaranth.lib import data
@@ -9,14 +10,17 @@ from hw.arch import Arch
 from hw.emulate import shape, steps_at
 from hw.gateware.datapath import LATENCY
 
+FETCH_CYCLES = 3
+"""Cycles from when an instruction begins until the next one can."""
+
 
 def waits(instructions: Sequence[data.Const], arch: Arch) -> list[int]:
     """For every instruction of a segment how many cycles between the step before its first and that one suffice, so that it reads no
-    result before it is written; as few as do if no step waits for lanes to leave.
+    result before it is written; as few as do.
 
     A step may read a word of the data memory in the cycle after the one in which it is written; only what the latest steps compute is not
-    written yet. Copies wait for everything before them by themselves, as what follows them does. Behind a single step comes a cycle in
-    which the next instruction is fetched.
+    written yet. Nor may its first reduction end before the lanes of the reduction before it have left. Copies wait for everything before
+    them by themselves, as what follows them does. And from one instruction to the next pass `FETCH_CYCLES`.
     """
     found: list[int] = []
     late: dict[int, int] = {}  # by address, how many cycles after the latest step a word is written
@@ -25,7 +29,9 @@ def waits(instructions: Sequence[data.Const], arch: Arch) -> list[int]:
         tiles, steps = shape(instruction)
         head = steps_at(instruction, arch, np.arange(min(tiles * steps, max(late.values(), default=0))))["x"].tolist()
         read = {} if _copies(instruction) else dict(zip(reversed(head), reversed(range(len(head))), strict=True))
-        found.append(max([int(shape(before) == (1, 1)), *(late[address] - read[address] for address in late.keys() & read.keys())]))
+        leaving = 0 if _copies(before) or _copies(instruction) else before.lanes - steps
+        needed = (late[address] - read[address] for address in late.keys() & read.keys())
+        found.append(max([0, FETCH_CYCLES - prod(shape(before)), leaving, *needed]))
         passed = found[-1] + tiles * steps
         late = {} if _copies(instruction) else {address: after - passed for address, after in late.items() if after > passed}
         late |= _writes(instruction, arch)

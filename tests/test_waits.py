@@ -19,7 +19,10 @@ ARCH = Arch(rows=1, lanes=4, loops=2)
 
 
 def early(code: Sequence[data.Const], gaps: Sequence[int], arch: Arch) -> list[int]:
-    """The instructions that read a word before it is written; steps counted one by one, a tile's last when the lanes before have left."""
+    """The instructions that read a word before it is written, or end a reduction before the lanes of the one before have left.
+
+    Steps are counted one by one; a reduction begins when the lanes of the one before, of the same instruction, can leave.
+    """
     now, free, written, found = 0, 0, {}, []
     for number, (instruction, gap) in enumerate(zip(code, gaps, strict=True)):
         if instruction.load or instruction.store:
@@ -28,13 +31,16 @@ def early(code: Sequence[data.Const], gaps: Sequence[int], arch: Arch) -> list[i
         at = walk(instruction, arch)
         now += gap
         for x, y in zip(at["x"].tolist(), at["y"][:, -1].tolist(), strict=True):
-            for step, address in enumerate(x, start=1):
-                now = max(now + 1, free if step == len(x) else 0)
+            begins = now + 1
+            for now, address in enumerate(x, start=begins):
                 found += [number] if written.get(address, -1) >= now else []
+            found += [number] if now < free else []
             free = now + instruction.lanes
             if not instruction.final:
                 lanes = range(instruction.lanes)
                 written |= {(y + lane * instruction.lane_y) % (1 << arch.address_bits): now + LATENCY + lane for lane in lanes}
+            now = max(now, begins + instruction.lanes - 1)
+        now = begins + len(x) - 1
     return found
 
 
@@ -57,14 +63,15 @@ def test_nothing_is_read_before_it_is_written(case: tuple[Arch, Schedule, np.nda
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        # The fourth lane lands 3 cycles after the first one's seventh stage; it is read in the fourth step, the first in the first.
+        # The fourth lane lands 3 cycles after the first one's last stage; it is read in the fourth step, the first in the first.
         ([instruction(5, 100, 0), instruction(4, 0, 50)], [0, LATENCY]),
-        ([instruction(5, 100, 0), instruction(1, 3, 50)], [1, LATENCY + 3]),
+        ([instruction(5, 100, 0), instruction(1, 3, 50)], [2, LATENCY + 3]),
         ([instruction(5, 100, 0), instruction(5, 200, 10), instruction(4, 0, 50)], [0, 0, LATENCY - 5]),
         ([instruction(5, 100, 0), instruction(20, 200, 10), instruction(4, 0, 50)], [0, 0, 0]),
         ([instruction(5, 100, 0), instruction(5, 300, 400, store=1), instruction(4, 0, 50)], [0, 0, 0]),
         ([instruction(5, 100, 0, final=1), instruction(4, 0, 50)], [0, 0]),
-        ([instruction(1, 100, 0), instruction(4, 200, 50)], [0, 1]),
+        # Behind a single step the next instruction is not there yet; and four lanes leave before a single step.
+        ([instruction(1, 100, 0), instruction(4, 200, 50)], [3, 2]),
     ],
 )
 def test_waits_by_hand(code: list[data.Const], expected: list[int]) -> None:

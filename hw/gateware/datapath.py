@@ -7,13 +7,15 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from hw.arch import Arch, Target
-from hw.gateware.external import External, streams
+from hw.gateware.external import READ_CYCLES, External, streams
+from hw.gateware.fetcher import Fetcher
 from hw.gateware.loader import Loader
 from hw.gateware.mac import Mac
+from hw.gateware.pipeline import delayed
 from hw.gateware.requantize import Requantize
 from hw.gateware.walker import Walker
 
-LATENCY = 1 + Mac.latency + Requantize.latency
+LATENCY = READ_CYCLES + Mac.latency + Requantize.latency
 """Cycles from the last step of a reduction to the first lane's results at the memory: read, multiply and add, requantize."""
 
 
@@ -52,16 +54,15 @@ class Datapath(wiring.Component):
         arch = self.arch
         word = self.image.payload.shape()
         m.submodules.loader = loader = Loader(arch)
+        m.submodules.fetcher = fetcher = Fetcher(arch)
         m.submodules.walker = walker = Walker(arch)
         m.submodules.mac = mac = Mac(arch)
         m.submodules.requantize = requantize = Requantize(arch)
-        m.submodules.code = code = Memory(shape=arch.instruction, depth=arch.code_depth, init=[])
         m.submodules.weights = weights = Memory(shape=arch.words[Target.WEIGHTS], depth=arch.weight_depth, init=[])
         m.submodules.inits = inits = Memory(shape=arch.words[Target.INITS], depth=arch.init_depth, init=[])
         m.submodules.images = images = Memory(shape=word, depth=2 * arch.image_depth, init=[])
         m.submodules.data = elements = Memory(shape=word, depth=arch.data_depth, init=[])
         m.submodules.scores = scores = Memory(shape=self.score.payload.shape(), depth=arch.score_depth, init=[])
-        fetch = code.read_port()
         read_w = weights.read_port()
         read_init = inits.read_port()
         read_image = images.read_port()
@@ -75,60 +76,70 @@ class Datapath(wiring.Component):
         setup = Signal(arch.setup)
         resident = setup.takes_image & setup.gives_scores
         entry = loader.o.payload
-        complete = loader.o.valid & (entry.target == Target.SETUP)
-        for target, memory in ((Target.CODE, code), (Target.WEIGHTS, weights), (Target.INITS, inits)):
-            port = memory.write_port()
+        is_for = {target: Signal(name=f"is_{target.name.lower()}") for target in Target}
+        m.d.sync += [goes.eq(entry.target == target) for target, goes in is_for.items()]  # a heading comes a cycle before its words
+        complete = loader.o.valid & is_for[Target.SETUP]
+        write_ports = {Target.CODE: fetcher.write, Target.WEIGHTS: weights.write_port(), Target.INITS: inits.write_port()}
+        for target, port in write_ports.items():
             m.d.comb += [
                 port.addr.eq(entry.address),
                 port.data.eq(loader.word(target)),
-                port.en.eq(loader.o.valid & (entry.target == target)),
+                port.en.eq(loader.o.valid & is_for[target]),
             ]
-        m.d.comb += [loader.i.payload.eq(self.load.payload), loader.i.valid.eq(self.load.valid & self.load.ready & ~self.error)]
+        loading = Signal()
+        m.d.comb += [
+            loading.eq(self.load.valid & self.load.ready & ~self.error),
+            loader.i.payload.eq(self.load.payload),
+            loader.i.valid.eq(loading),
+        ]
 
         # Images in: one page of the memory is filled while the other is read.
         filled = Signal(2)  # pages that wait for their first instruction
-        taken = Signal(2)  # pages with something of a batch
+        taken, taken_next = Signal(2), Signal(2)  # pages with something of a batch
         fill_page, read_page = Signal(), Signal()
-        beat = Signal(arch.address_bits)
+        fill_at = Signal(arch.address_bits)
+        partial = Signal()
         begins, finished = Signal(), Signal()
         fill = self.image.valid & self.image.ready
-        last_fill = fill & (write_image.addr[:-1] == setup.image_last)
+        last_fill = fill & (fill_at == setup.image_last)
         m.d.comb += [
-            write_image.addr.eq(Cat((setup.image_first + beat)[: len(write_image.addr) - 1], fill_page)),
+            write_image.addr.eq(Cat(fill_at[: len(write_image.addr) - 1], fill_page)),
             write_image.data.eq(self.image.payload),
             write_image.en.eq(fill),
+            taken_next.eq(taken + (fill & ~partial) - finished),
         ]
-        with m.If(fill):
-            m.d.sync += beat.eq(beat + 1)
+        m.d.sync += [filled.eq(filled + last_fill - begins), taken.eq(taken_next), read_page.eq(read_page ^ finished)]
         with m.If(last_fill):
-            m.d.sync += [beat.eq(0), fill_page.eq(~fill_page)]
-        m.d.sync += [
-            filled.eq(filled + last_fill - begins),
-            taken.eq(taken + (fill & (beat == 0)) - finished),
-            read_page.eq(read_page ^ finished),
-        ]
+            m.d.sync += [partial.eq(0), fill_at.eq(setup.image_first), fill_page.eq(~fill_page)]
+        with m.Elif(fill):
+            m.d.sync += [partial.eq(1), fill_at.eq(fill_at + 1)]
+        with m.Elif(~partial):
+            m.d.sync += fill_at.eq(setup.image_first)
 
-        # Control: a segment comes in, then its instructions run one after another.
-        number = Signal(arch.address_bits)
-        fetched = Signal()
+        # Control: a segment comes in, then its instructions run one after another. What a cycle decides on was found out in the one before.
         owed, sending = Signal(), Signal()
         settle = Signal(range(LATENCY + arch.lanes))
         settled = Signal()
         copied = Signal()
+        open_for_load, open_for_image, may = Signal(), Signal(), Signal()
         takes = Signal()
-        instruction = fetch.data
+        instruction = fetcher.o.payload
         sent_all = ~owed & ~self.score.valid
-        between = (number == 0) & (taken == 0) & walker.idle & settled & sent_all
-        quiet = Signal()
-        m.d.sync += quiet.eq(between & ~fill)
+        between = (taken == 0) & walker.idle & settled & sent_all
         copies = instruction.load | instruction.store
-        may_begin = (number != 0) | ~setup.takes_image | (filled != 0)
+        may_begin = ~fetcher.first | ~setup.takes_image | (filled != 0)
         may_write = ~(instruction.final & owed)
         may_copy = ~(copies | copied) | (walker.idle & settled)
-        m.d.sync += fetched.eq(0)
+        m.d.sync += [
+            open_for_load.eq(0),
+            open_for_image.eq(0),
+            may.eq(fetcher.o.valid & may_begin & may_write & may_copy & ~takes),
+        ]
+        m.d.comb += [self.load.ready.eq(open_for_load), self.image.ready.eq(open_for_image & ~(resident & self.load.valid) | partial)]
         with m.FSM() as control:
             with m.State("Load"):
-                m.d.comb += self.load.ready.eq(sent_all & ~complete)
+                m.d.comb += fetcher.stop.eq(1)
+                m.d.sync += open_for_load.eq(sent_all & ~complete & ~(loading & loader.closes))
                 with m.If(complete):
                     m.d.sync += setup.eq(loader.word(Target.SETUP))
                     m.next = "Run"
@@ -136,90 +147,60 @@ class Datapath(wiring.Component):
                     m.next = "Error"
             # A program that waits comes in before the next batch.
             with m.State("Run"):
-                m.d.sync += fetched.eq(~takes)
-                m.d.comb += [
-                    self.load.ready.eq(resident & quiet & ~complete),
-                    self.image.ready.eq(
-                        setup.takes_image & ~taken[1] & ~loader.o.valid & ~(resident & self.load.valid & (beat == 0)) | (beat != 0)
-                    ),
-                    walker.i.valid.eq(fetched & may_begin & may_write & may_copy),
+                m.d.comb += walker.i.valid.eq(may)
+                m.d.sync += [
+                    open_for_load.eq(resident & between & ~fill & ~complete & ~(loading & loader.closes)),
+                    open_for_image.eq(setup.takes_image & ~taken_next[1] & ~loading & ~loader.o.valid),
                 ]
                 with m.If(takes):
-                    m.d.sync += [number.eq(number + 1), copied.eq(copies)]
-                    with m.If(instruction.end):
-                        m.d.sync += [number.eq(0), owed.eq(setup.gives_scores)]
-                        with m.If(~resident):
-                            m.next = "Settle"
-                    with m.Elif(number == arch.code_depth - 1):
-                        m.next = "Error"
+                    m.d.sync += copied.eq(copies)
+                with m.If(takes & instruction.end):
+                    m.d.sync += owed.eq(setup.gives_scores)
+                    with m.If(~resident):
+                        m.next = "Settle"
                 with m.If(complete):
                     m.d.sync += setup.eq(loader.word(Target.SETUP))
-                with m.Elif(loader.o.valid & (entry.target != Target.NOTE)):
+                with m.Elif(loader.o.valid & ~is_for[Target.NOTE]):
                     m.next = "Load"
-                with m.If(loader.fault):
+                with m.If(loader.fault | fetcher.beyond):
                     m.next = "Error"
             with m.State("Settle"), m.If(walker.idle & settled):
                 m.next = "Load"
             with m.State("Error"):
                 m.d.comb += [self.error.eq(1), self.load.ready.eq(1), self.image.ready.eq(1)]
         m.d.comb += [
-            fetch.addr.eq(number),
-            walker.i.payload.eq(instruction),
             takes.eq(walker.i.valid & walker.i.ready),
-            begins.eq(takes & (number == 0) & setup.takes_image),
+            walker.i.payload.eq(instruction),
+            fetcher.o.ready.eq(takes),
+            begins.eq(takes & fetcher.first & setup.takes_image),
         ]
 
-        # Operands: a step's addresses in one cycle, its marks with what the memories answer in the next.
+        # Operands: a step's addresses, then what the memories answer, then that in registers, where its marks meet it.
         at = walker.o.payload
+        step = walker.o.valid
         copying = Signal()
-        drains = Signal(range(arch.lanes + 1))
-        from_image = Signal()
-        step = walker.o.valid & walker.o.ready
         computed = step & ~copying
-        x = Mux(from_image, read_image.data.as_value(), read_x.data.as_value())
+        from_image = delayed(m, at.x[bits_for(arch.image_address - 1)], READ_CYCLES)
+        image_word, data_word = delayed(m, read_image.data), delayed(m, read_x.data)
+        x = Mux(from_image, image_word.as_value(), data_word.as_value())
         m.d.comb += [
-            walker.o.ready.eq(~(at.last & (drains > 1))),
             finished.eq(step & at.complete & at.mode.end & setup.gives_scores & (taken != 0)),
             read_image.addr.eq(Cat(at.x[: len(read_image.addr) - 1], read_page)),
             read_x.addr.eq(at.x),
             read_w.addr.eq(at.w),
             read_init.addr.eq(at.init),
+            mac.i.valid.eq(delayed(m, computed, READ_CYCLES)),
             mac.i.payload.x.eq(x),
-            mac.i.payload.w.eq(read_w.data),
-            mac.i.payload.init.eq(read_init.data),
+            mac.i.payload.w.eq(delayed(m, read_w.data)),
+            mac.i.payload.init.eq(delayed(m, read_init.data)),
+            *(mac.i.payload[name].eq(delayed(m, at[name], READ_CYCLES)) for name in ("first", "last", "y", "mode")),
         ]
-        m.d.sync += [
-            mac.i.valid.eq(computed),
-            mac.i.payload.first.eq(at.first),
-            mac.i.payload.last.eq(at.last),
-            mac.i.payload.y.eq(at.y),
-            mac.i.payload.mode.eq(at.mode),
-        ]
-        with m.If(read_x.en):
-            m.d.sync += from_image.eq(at.x[bits_for(arch.image_address - 1)])
-        # `drains` counts the lanes that have not yet left since the latest tile, `settle` the cycles until all of them are written.
+        # `settle` counts the cycles until all lanes of the latest tile are written.
         with m.If(computed & at.last):
-            m.d.sync += [drains.eq(at.mode.lanes), settle.eq(LATENCY - 1 + at.mode.lanes)]
-        with m.Else():
-            m.d.sync += [drains.eq(Mux(drains == 0, 0, drains - 1)), settle.eq(Mux(settle == 0, 0, settle - 1))]
+            m.d.sync += settle.eq(LATENCY - 1 + at.mode.lanes)
+        with m.Elif(settle != 0):
+            m.d.sync += settle.eq(settle - 1)
         m.d.comb += settled.eq(settle == 0)
-
-        # Words that are copied from or to external memory go past the multipliers.
-        if arch.external_depth:
-            m.submodules.external = external = External(arch)
-            for name in streams(arch):
-                wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(external, name))
-            m.d.comb += [
-                copying.eq(at.mode.load | at.mode.store),
-                external.i.valid.eq(walker.o.valid & copying),
-                external.i.payload.eq(Cat(at.mode.load, at.x, at.y)),
-                external.word.eq(x),
-                read_x.en.eq(external.reading),
-                read_image.en.eq(external.reading),
-                settled.eq((settle == 0) & external.idle),
-            ]
-            with m.If(copying):
-                m.d.comb += walker.o.ready.eq(external.i.ready)
 
         # Results go to the data memory, those of final instructions to the scores.
         wiring.connect(m, mac.o, requantize.i)
@@ -232,7 +213,20 @@ class Datapath(wiring.Component):
             write_score.data.eq(result.numbers),
             write_score.en.eq(requantize.o.valid & result.mode.final),
         ]
+
+        # Words that are copied from or to external memory go past the multipliers.
         if arch.external_depth:
+            m.submodules.external = external = External(arch)
+            for name in streams(arch):
+                wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(external, name))
+            m.d.comb += [
+                copying.eq(at.mode.load | at.mode.store),
+                external.i.valid.eq(step & copying),
+                external.i.payload.eq(Cat(at.mode.load, at.x, at.y)),
+                external.word.eq(x),
+                walker.hold.eq(external.hold),
+                settled.eq((settle == 0) & external.idle),
+            ]
             with m.If(external.o.valid):
                 m.d.comb += [
                     write_y.addr.eq(external.o.payload.address),
@@ -251,19 +245,21 @@ class Datapath(wiring.Component):
         with m.If(closing == 1):
             m.d.sync += sending.eq(1)
         m.d.comb += [
-            read_score.addr.eq(setup.score_first + sent),
+            read_score.addr.eq(sent),
             read_score.en.eq(advance),
             self.score.payload.eq(read_score.data),
         ]
+        with m.If(~sending):
+            m.d.sync += sent.eq(setup.score_first)
         with m.If(advance):
-            m.d.sync += [self.score.valid.eq(sending), self.last.eq(read_score.addr == setup.score_last)]
+            m.d.sync += [self.score.valid.eq(sending), self.last.eq(sent == setup.score_last)]
         with m.If(advance & sending):
             m.d.sync += sent.eq(sent + 1)
-            with m.If(read_score.addr == setup.score_last):
-                m.d.sync += [sent.eq(0), sending.eq(0), owed.eq(0)]
+            with m.If(sent == setup.score_last):
+                m.d.sync += [sending.eq(0), owed.eq(0)]
 
         # Status.
         waiting = self.error | control.ongoing("Load") | (control.ongoing("Run") & resident & between & ~fill)
-        m.d.comb += self.busy.eq(~waiting | loader.i.valid | loader.o.valid | ~sent_all)
+        m.d.comb += self.busy.eq(~waiting | loading | loader.o.valid | ~sent_all)
         m.d.sync += self.cycles.eq(self.cycles + self.busy)
         return m

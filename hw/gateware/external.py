@@ -1,26 +1,34 @@
 """The way to a large memory outside of the machine: words come in and go out, one a cycle."""
 
-from amaranth import Module, Mux, signed
+from amaranth import Cat, Module, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.arch import Arch
+from hw.gateware.pipeline import delayed
+
+READ_CYCLES = 2
+"""From an address at the data memory to the word in the register behind it."""
 
 
 class External(wiring.Component):
     """Copy one word a step: on a load from `x` in the external memory to `y` in the data memory, otherwise from `x` there to `y` here.
 
     A load's `x` leaves on `read`. The memory gives the words that were asked for on `answer`, in their order and as late as it likes; each
-    leaves on `o` with its `y`. On a store the data memory, read only while `reading`, gives `word` a cycle after its step; it leaves on
-    `write`. The memory does what passes these streams in the order in which it passes: a read finds what was written in earlier cycles.
-    `idle` when every word of the steps so far is where it belongs, or leaves on `write` in this cycle.
+    leaves on `o` with its `y`. On a store the data memory gives `word` `READ_CYCLES` after its step; it leaves on `write`. The memory does
+    what passes these streams in the order in which it passes: a read finds what was written in earlier cycles.
+    Steps cannot be stopped: while `hold`, none may set out, but those that did in the cycle before or earlier find room, if a step comes
+    `on_way` cycles after it has set out, or sooner. `idle` when every word of the steps so far is where it belongs.
 
-    Latency: a store's word is on `write` 1 cycle after its step, a load's on `o` in the cycle of its answer. Throughput: 1 word a cycle, on
-    loads if the memory answers within `latency` cycles.
+    Latency: a store's word is on `write` 3 cycles after its step, a load's question on `read` 1 cycle after, its word on `o` in the cycle of
+    its answer. Throughput: 1 word a cycle, on loads if the memory answers within `latency` cycles.
     """
 
     latency = 16
+    room = 16
+    """Steps that wait for a stream."""
+    on_way = 3
 
     def __init__(self, arch: Arch) -> None:
         self.arch = arch
@@ -28,11 +36,11 @@ class External(wiring.Component):
         step = data.StructLayout({"load": 1, "x": arch.address_bits, "y": arch.address_bits})
         super().__init__(
             {
-                "i": In(stream.Signature(step)),
+                "i": In(stream.Signature(step, always_ready=True)),
                 **streams(arch),
                 "o": Out(stream.Signature(addressed(arch), always_ready=True)),
-                "reading": Out(1),
                 "word": In(word),
+                "hold": Out(1),
                 "idle": Out(1),
             }
         )
@@ -40,14 +48,19 @@ class External(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         step = self.i.payload
+        bits = self.arch.address_bits
 
-        # Loads: where the words belong that have been asked for.
-        m.submodules.places = places = SyncFIFO(width=self.arch.address_bits, depth=self.latency + 1)
+        # Loads: what is asked for, and where the words belong that have been asked for.
+        m.submodules.questions = questions = SyncFIFO(width=2 * bits, depth=self.room)
+        m.submodules.places = places = SyncFIFO(width=bits, depth=self.latency + 1)
         m.d.comb += [
-            self.read.valid.eq(self.i.valid & step.load & places.w_rdy),
-            self.read.payload.eq(step.x),
-            places.w_en.eq(self.read.valid & self.read.ready),
-            places.w_data.eq(step.y),
+            questions.w_en.eq(self.i.valid & step.load),
+            questions.w_data.eq(Cat(step.x, step.y)),
+            self.read.valid.eq(questions.r_rdy & places.w_rdy),
+            self.read.payload.eq(questions.r_data[:bits]),
+            questions.r_en.eq(self.read.valid & self.read.ready),
+            places.w_en.eq(questions.r_en),
+            places.w_data.eq(questions.r_data[bits:]),
             self.answer.ready.eq(places.r_rdy),
             places.r_en.eq(self.answer.valid),
             self.o.valid.eq(self.answer.valid & self.answer.ready),
@@ -55,15 +68,23 @@ class External(wiring.Component):
             self.o.payload.word.eq(self.answer.payload),
         ]
 
-        # Stores: the data memory's output register holds a word until it is taken.
+        # Stores: a word comes behind its step.
+        m.submodules.words = words = SyncFIFO(width=self.write.payload.shape().size, depth=self.room)
+        stores = [self.i.valid & ~step.load]
+        for _ in range(READ_CYCLES):
+            stores.append(delayed(m, stores[-1]))
         m.d.comb += [
-            self.reading.eq(~self.write.valid | self.write.ready),
-            self.write.payload.word.eq(self.word),
-            self.i.ready.eq(Mux(step.load, places.w_rdy & self.read.ready, self.reading)),
-            self.idle.eq(self.reading & ~places.r_rdy),
+            words.w_en.eq(stores[-1]),
+            words.w_data.eq(Cat(delayed(m, step.y, READ_CYCLES), self.word)),
+            self.write.valid.eq(words.r_rdy),
+            self.write.payload.eq(words.r_data),
+            words.r_en.eq(self.write.ready),
         ]
-        with m.If(self.reading):
-            m.d.sync += [self.write.valid.eq(self.i.valid & ~step.load), self.write.payload.address.eq(step.y)]
+
+        # A step that sets out in the next cycle comes behind those on their way now, and those of this one.
+        enough = self.room - (self.on_way + READ_CYCLES + 2)
+        m.d.sync += self.hold.eq((questions.level > enough) | (words.level > enough))
+        m.d.comb += self.idle.eq(~Cat(self.i.valid, *stores, questions.r_rdy, places.r_rdy, words.r_rdy).any())
         return m
 
 

@@ -13,16 +13,18 @@ class Loader(wiring.Component):
     A section is `target` (8 bits) and `start` address (24 bits) in a first word, `count` in a second, then `count` memory words of as
     many 32-bit chunks as the target needs, the least significant first. Notes come out as words of one chunk, for nobody to take.
     `fault` when something is no program: a heading that names no target, a word that comes out beyond the end of its memory, or a setup
-    whose `check` is not the sum of all words of code, weights and inits, with their headings, since the setup before.
+    whose `check` is not the sum of all words of code, weights and inits, with their headings, since the setup before. `closes` when the
+    next chunk will be a setup's last one.
 
-    Latency: 1 cycle from a word's last chunk. Throughput: 1 chunk a cycle.
+    Latency: 1 cycle from a word's last chunk, 2 to `fault`. Throughput: 1 chunk a cycle.
     """
 
     def __init__(self, arch: Arch) -> None:
         self.arch = arch
         self.widest = max(map(arch.chunks, Target))
         word = data.StructLayout({"target": Target, "address": 24, "chunks": data.ArrayLayout(32, self.widest)})
-        super().__init__({"i": In(stream.Signature(32)), "o": Out(stream.Signature(word, always_ready=True)), "fault": Out(1)})
+        o = stream.Signature(word, always_ready=True)
+        super().__init__({"i": In(stream.Signature(32)), "o": Out(o), "fault": Out(1), "closes": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -74,7 +76,8 @@ class Loader(wiring.Component):
             m.d.sync += check.eq(0)
         setup = data.View(self.arch.setup, self.word(Target.SETUP)[: self.arch.setup.size])
         wrong = (word.target == Target.SETUP) & (setup.check != check)
-        m.d.comb += self.fault.eq(unknown | (self.o.valid & (beyond | wrong)))
+        m.d.sync += self.fault.eq(unknown | (self.o.valid & (beyond | wrong)))
+        m.d.comb += self.closes.eq(reading.ongoing("Chunk") & (chunks_left == 1) & (word.target == Target.SETUP))
         return m
 
     def word(self, target: Target) -> Value:

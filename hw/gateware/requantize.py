@@ -1,11 +1,15 @@
 """From accumulators to numbers of a few bits: the circuit of the one rounding rule."""
 
-from amaranth import Cat, Module, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arch import Arch
 from hw.gateware.mac import results
+from hw.gateware.pipeline import delayed
+
+FINE_BITS = 3
+"""Bits of a shift that the second of two stages looks at: by less than 8."""
 
 
 class Requantize(wiring.Component):
@@ -13,10 +17,10 @@ class Requantize(wiring.Component):
 
     `bayestt.algebra.fixed.requantize` is its definition in software. Where numbers go, and their mode, go with them.
 
-    Latency: 2 cycles. Throughput: 1 number of every row a cycle.
+    Latency: 5 cycles. Throughput: 1 number of every row a cycle.
     """
 
-    latency = 2
+    latency = 5
 
     def __init__(self, arch: Arch) -> None:
         self.arch = arch
@@ -25,31 +29,51 @@ class Requantize(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        rows = range(self.arch.rows)
-        high = (1 << (self.arch.data_bits - 1)) - 1
+        given, made = self.i.payload, self.o.payload
+        mode = [given.mode]
+        for _ in range(self.latency):
+            mode.append(delayed(m, mode[-1]))
+        m.d.comb += [
+            self.o.valid.eq(delayed(m, self.i.valid, self.latency)),
+            made.y.eq(delayed(m, given.y, self.latency)),
+            made.mode.eq(mode[-1]),
+        ]
+        for row, number in enumerate(given.numbers):
+            m.d.comb += made.numbers[row].eq(self._rounded(m, number, mode, row))
+        return m
+
+    def _rounded(self, m: Module, number, mode, row: int) -> Signal:
+        """A row's number, five cycles later; its mode in each of them."""
+        high_bits, high = self.arch.data_bits - 1, (1 << (self.arch.data_bits - 1)) - 1
+
+        def stage(name: str, shape) -> Signal:
+            return Signal(shape, name=f"{name}_{row}")
 
         # Shift, keeping one bit below the point: it alone decides whether to round up.
-        shifted = [Signal(signed(self.arch.acc_bits + 1), name=f"shifted_{row}") for row in rows]
-        moving = Signal()
-        y, mode = Signal(self.arch.address_bits), Signal(self.arch.mode)
-        given, made = self.i.payload, self.o.payload
-        m.d.sync += [moving.eq(self.i.valid), y.eq(given.y), mode.eq(given.mode)]
-        with m.If(self.i.valid):
-            m.d.sync += [shifted[row].eq(Cat(0, given.numbers[row]).as_signed() >> given.mode.shift) for row in rows]
+        coarse, shifted, rounded = (stage(name, signed(self.arch.acc_bits + 1)) for name in ("coarse", "shifted", "rounded"))
+        eights = Cat(Const(0, FINE_BITS), mode[0].shift[FINE_BITS:])
+        m.d.sync += coarse.eq(Cat(0, number).as_signed() >> eights)
+        m.d.sync += shifted.eq(coarse >> mode[1].shift[:FINE_BITS])
+        m.d.sync += rounded.eq((shifted + 1) >> 1)
 
-        # Round, rectify, saturate.
-        number = [Signal(signed(self.arch.acc_bits), name=f"number_{row}") for row in rows]
-        m.d.sync += [self.o.valid.eq(moving), made.y.eq(y), made.mode.eq(mode)]
-        m.d.comb += made.numbers.eq(Cat(number))
-        with m.If(moving):
-            for row in rows:
-                rounded = (shifted[row] + 1) >> 1
-                with m.If(mode.relu & (shifted[row] < 0)):
-                    m.d.sync += number[row].eq(0)
-                with m.Elif(mode.saturate & (rounded > high)):
-                    m.d.sync += number[row].eq(high)
-                with m.Elif(mode.saturate & (rounded < -high - 1)):
-                    m.d.sync += number[row].eq(-high - 1)
-                with m.Else():
-                    m.d.sync += number[row].eq(rounded)
-        return m
+        # Rectify, saturate.
+        negative, value = stage("negative", 1), stage("value", signed(self.arch.acc_bits))
+        zero, above, below = (stage(name, 1) for name in ("zero", "above", "below"))
+        over = rounded[high_bits:]
+        m.d.sync += [
+            negative.eq(shifted < 0),
+            value.eq(rounded),
+            zero.eq(mode[3].relu & negative),
+            above.eq(mode[3].saturate & ~rounded[-1] & over.any()),
+            below.eq(mode[3].saturate & rounded[-1] & ~over.all()),
+        ]
+        found = stage("number", signed(self.arch.acc_bits))
+        with m.If(zero):
+            m.d.sync += found.eq(0)
+        with m.Elif(above):
+            m.d.sync += found.eq(high)
+        with m.Elif(below):
+            m.d.sync += found.eq(-high - 1)
+        with m.Else():
+            m.d.sync += found.eq(value)
+        return found

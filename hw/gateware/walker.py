@@ -1,5 +1,8 @@
 """Loop counters that turn instructions into the addresses of their operands, one step a cycle."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -12,66 +15,102 @@ class Walker(wiring.Component):
 
     Each step on `o` has the word address of every stream, the mode of its instruction, and marks: `first` and `last` at the ends of each
     reduction, `complete` at the end of an instruction. The first step of an instruction comes `wait` cycles later than right behind the
-    step before it. `idle` when no step is on its way.
+    step before it. Reductions of an instruction begin as many cycles after each other as it has lanes, or later: so long do their results
+    take to leave. Nobody can stop a step that is on its way: while `hold`, no step sets out but the first one of an instruction. `idle`
+    when no step is on its way or waits to be.
 
-    Latency: 2 cycles from `i` to the first step. Throughput: 1 step a cycle, from one instruction to the next as well.
+    Latency: 5 cycles from an instruction on `i` to its first step, 4 from when it is taken; `HOLDS` steps after `hold`. Throughput: 1
+    step a cycle, from one instruction to the next as well if that was there 1 cycle before.
     """
 
     def __init__(self, arch: Arch) -> None:
         self.arch = arch
-        super().__init__({"i": In(stream.Signature(arch.instruction)), "o": Out(stream.Signature(step(arch))), "idle": Out(1)})
+        steps = stream.Signature(step(arch), always_ready=True)
+        super().__init__({"i": In(stream.Signature(arch.instruction)), "o": Out(steps), "hold": In(1), "idle": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         loops = range(self.arch.loops)
-        instruction, at = self.i.payload, self.o.payload
-        moving = Signal()
-        m.d.comb += moving.eq(~self.o.valid | self.o.ready)
+        per_loop = data.ArrayLayout(1, self.arch.loops)
+        marks = data.StructLayout({"zero": per_loop, "inner_zero": per_loop, "many": per_loop, "reduces": per_loop, "single": 1})
 
-        # Counters. The level that steps next is the innermost one with steps left; `loops` when the walk ends.
-        walked = Signal(self.arch.instruction)
-        left = [Signal(self.arch.extent_bits, name=f"left_{number}") for number in loops]
-        more = [Signal(name=f"more_{number}") for number in loops]
-        level = Signal(range(self.arch.loops + 1), init=self.arch.loops)
-        for number in reversed(loops):
-            with m.If(more[number]):
-                m.d.comb += level.eq(number)
-        ended = Signal()
-        waited = Signal(self.arch.wait_bits)
-        m.d.comb += [ended.eq(~Cat(more).any()), self.i.ready.eq(moving & ended & (waited >= instruction.wait))]
+        # What comes next, and what is to be known about it: is a loop, are all inside it, over at once; do more steps than one come from it.
+        offered, next_one = Signal(), Signal(self.arch.instruction)
+        about_next = Signal(marks)
+        zero = [~loop.steps.any() for loop in self.i.payload.loops]
+        m.d.sync += [offered.eq(self.i.valid & ~self.i.ready), next_one.eq(self.i.payload)]
+        for level, loop in enumerate(self.i.payload.loops):
+            inner_zero = Cat(1, zero[:level]).all()
+            m.d.sync += [
+                about_next.zero[level].eq(zero[level]),
+                about_next.inner_zero[level].eq(inner_zero),
+                about_next.many[level].eq(loop.steps[1:].any() | (loop.steps[0] & ~inner_zero)),
+                about_next.reduces[level].eq(self.i.payload.reduce > level),
+            ]
+        m.d.sync += about_next.single.eq(~Cat((self.i.payload.reduce > level) & ~zero[level] for level in loops).any())
+
+        # Counters: the innermost level with steps left steps, and all inside it begin anew. All that a cycle decides on is a register.
+        walked, about = Signal(self.arch.instruction), Signal(marks)
+        left = [Signal(self.arch.extent_bits, name=f"left_{level}") for level in loops]
+        more, many = Signal(per_loop), Signal(per_loop)  # has a level steps left; do more steps than one come from those
+        begins, goes_on, holds = Signal(), Signal(), Signal()
+        innermost = [more[level] & ~Cat(0, (more[inner] for inner in range(level))).any() for level in loops]
+        m.d.comb += goes_on.eq(more.as_value().any())
+        with m.If(begins):
+            m.d.sync += [walked.eq(next_one), about.eq(about_next), many.eq(about_next.many)]
+            m.d.sync += [left[level].eq(next_one.loops[level].steps) for level in loops]
+            m.d.sync += more.eq(~about_next.zero.as_value())
+        with m.Elif(~holds):
+            for level in loops:
+                with m.If(innermost[level]):
+                    low, high = left[level][:2], left[level][2:].any()
+                    m.d.sync += [
+                        left[level].eq(left[level] - 1),
+                        more[level].eq(high | (low != 1)),
+                        many[level].eq(high | (low == 3) | ((low == 2) & ~about.inner_zero[level])),
+                    ]
+                with m.Elif(~Cat(more[inner] for inner in range(level)).any() & goes_on):
+                    again = walked.loops[level].steps
+                    m.d.sync += [left[level].eq(again), more[level].eq(~about.zero[level]), many[level].eq(about.many[level])]
+
+        # Reductions: `ended` when the step before was the last one of one, so that the next is a first one, which waits for the lanes.
+        ended, rest = Signal(), Signal(range(self.arch.lanes))
+        steps = begins | (goes_on & ~holds)
+        m.d.comb += holds.eq((ended & (rest != 0)) | self.hold)
+        with m.If(begins):
+            m.d.sync += ended.eq(about_next.single)
+        with m.Elif(~holds):
+            m.d.sync += ended.eq(Mux(ended, about.single, ~(many.as_value() & about.reduces.as_value()).any()))
+        with m.If(begins | (goes_on & ended & ~holds)):
+            m.d.sync += rest.eq(Mux(begins, next_one.lanes, walked.lanes) - 1)
+        with m.Elif(rest != 0):
+            m.d.sync += rest.eq(rest - 1)
+
+        # The next instruction begins behind the last step, or when it has waited.
+        waited, rested, at_once = Signal(self.arch.wait_bits), Signal(), Signal()
+        since = Mux(steps, 1, Mux(waited.all(), waited, waited + 1))
+        m.d.comb += self.i.ready.eq(offered & ~begins & ~many.as_value().any() & Mux(goes_on, at_once & ~holds, rested))
+        m.d.sync += begins.eq(self.i.valid & self.i.ready)
+        m.d.sync += [waited.eq(since), rested.eq(since >= self.i.payload.wait), at_once.eq(self.i.payload.wait == 0)]
 
         # How far every address moves: to where an instruction starts, or on by what the level that steps says.
+        stepped, started, level_of = Signal(), Signal(), Signal(per_loop)
         by = Signal(data.StructLayout({name: self.arch.address_bits for name in STREAMS}))
-        begins = Signal()
-        steps = Signal()
-        with m.If(moving):
-            m.d.sync += [steps.eq(0), begins.eq(0), waited.eq(Mux(waited.all(), waited, waited + 1))]
-            with m.Switch(level):
-                for number in loops:
-                    with m.Case(number):
-                        loop = walked.loops[number]
-                        m.d.sync += [by[name].eq(loop[name]) for name in STREAMS]
-                        for inner in range(number):
-                            again = walked.loops[inner].steps
-                            m.d.sync += [left[inner].eq(again), more[inner].eq(again != 0)]
-                        m.d.sync += [left[number].eq(left[number] - 1), more[number].eq(left[number] != 1)]
-            with m.If(~ended):
-                m.d.sync += [steps.eq(1), waited.eq(0)]
-            with m.Elif(self.i.valid & self.i.ready):
-                m.d.sync += [walked.eq(instruction), steps.eq(1), begins.eq(1), waited.eq(0)]
-                m.d.sync += [by[name].eq(instruction[name]) for name in STREAMS]
-                for number in loops:
-                    extent = instruction.loops[number].steps
-                    m.d.sync += [left[number].eq(extent), more[number].eq(extent != 0)]
+        m.d.sync += [stepped.eq(steps), started.eq(begins), level_of.eq(Cat(innermost))]
+        for name in STREAMS:
+            moves = [loop[name] & level_of[level].replicate(self.arch.address_bits) for level, loop in enumerate(walked.loops)]
+            m.d.sync += by[name].eq(Mux(started, walked[name], reduce(or_, moves)))
 
-        # Addresses. What steps next tells whether this step ends a reduction.
-        with m.If(moving):
-            m.d.sync += self.o.valid.eq(steps)
-            with m.If(steps):
-                m.d.sync += [at[name].eq(Mux(begins, 0, at[name]) + by[name]) for name in STREAMS]
-                m.d.sync += [at.first.eq(begins | at.last), at.last.eq(level >= walked.reduce), at.complete.eq(ended)]
-                m.d.sync += [at.mode[name].eq(walked[name]) for name in self.arch.mode.members]
-        m.d.comb += self.idle.eq(ended & ~steps & ~self.o.valid)
+        # Addresses.
+        found, at = Signal(step(self.arch)), self.o.payload
+        moved = Signal()
+        m.d.sync += [moved.eq(stepped), self.o.valid.eq(moved)]
+        m.d.sync += [found.first.eq(started), found.last.eq(ended), found.complete.eq(~goes_on)]
+        m.d.sync += [found.mode[name].eq(walked[name]) for name in self.arch.mode.members]
+        with m.If(moved):
+            m.d.sync += [at[name].eq(Mux(found.first, 0, at[name]) + by[name]) for name in STREAMS]
+            m.d.sync += [at.first.eq(found.first | at.last), at.last.eq(found.last), at.complete.eq(found.complete), at.mode.eq(found.mode)]
+        m.d.comb += self.idle.eq(~(goes_on | begins | stepped | moved | self.o.valid))
         return m
 
 
