@@ -21,6 +21,7 @@
 using Word = std::vector<uint32_t>;
 
 constexpr uint64_t GLANCE_CYCLES = 1 << 20;
+constexpr size_t FETCH_CYCLES = 4;
 
 struct Run {
     uint32_t batches, parts, resident, image_outside, image_first, image_words, score_words;
@@ -171,13 +172,14 @@ int main(int count, char** names) {
         if (++now % GLANCE_CYCLES == 0) std::cout << now << std::endl;
     };
 
-    // A resident program comes in once, and is given a cycle to settle.
+    // A resident program comes in once, and is given time until its first instruction is there.
     if (run.resident) {
-        for (size_t sent = 0; sent <= parts[0].size(); sent++) {
+        for (size_t sent = 0; sent < parts[0].size() + FETCH_CYCLES;) {
             top.load_valid = sent < parts[0].size();
             if (top.load_valid) top.load_payload = parts[0][sent];
             top.clk = 0;
             top.eval();
+            sent += top.load_ready || !top.load_valid;
             rise();
         }
     }

@@ -82,7 +82,7 @@ def _anew(program: Program) -> int:
     now, send = 0, _words(program.score)
     for number, (load, segment) in enumerate(zip(program.loads, program.segments, strict=True)):
         loaded = now + len(load)
-        begins = loaded + 3
+        begins = loaded + 4
         if number == 0 and program.source == "image":
             begins = max(begins, loaded + 2 + _words(program.image))
         code = tuple(map(program.arch.instruction.from_bits, segment.code))

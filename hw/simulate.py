@@ -22,6 +22,8 @@ AT_ONCE = repeat(0)
 """No pauses."""
 
 CLOCK_S = 1e-6
+FETCH_CYCLES = 4
+"""From a resident program's last word to when its first instruction is there."""
 GLANCE_CYCLES = 200
 """From one look at the progress bar to the next."""
 
@@ -110,7 +112,7 @@ def _run(program: Program, groups: Sequence[np.ndarray], pauses: Sequence[int]) 
     async def host(context: SimulatorContext) -> None:
         if program.resident:
             await put(context, machine.load, program.loads[0].tolist())
-            await context.tick()
+            await context.tick().repeat(FETCH_CYCLES)
             ends[0] = context.get(machine.cycles)
         for batch in groups:
             words = in_memory_order(batch, program)

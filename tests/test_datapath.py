@@ -52,27 +52,27 @@ def two_layers(seed: int, final_shift: int = 0, arch: Arch = ARCH) -> Program:
 def test_cycles_by_hand() -> None:
     program = two_layers(0)
     first, second = program.instructions
-    # The last word of the first layer is written 7 stages and a lane after its last step, and read in the fourth step of the second.
-    assert (first.wait, second.wait) == (0, 7 + 1 - 3)
+    # The last word of the first layer is written 13 stages and a lane after its last step, and read in the fourth step of the second.
+    assert (first.wait, second.wait) == (0, 13 + 1 - 3)
     assert instruction_cycles(first) == 2 * FEATURES
-    assert instruction_cycles(second) == 5 + 3 * HIDDEN
-    # An instruction begins two cycles before its first step; scores leave when the lanes of the last tile are written.
-    one = FEATURES + 2 + 10 + 17 + 7 + 2 + SCORES
+    assert instruction_cycles(second) == 11 + 3 * HIDDEN
+    # An instruction begins six cycles before its first step; scores leave when the lanes of the last tile are written.
+    one = FEATURES + 6 + 10 + 23 + 13 + 2 + SCORES
     assert cycles(program) == one
-    # The scores of the batch before are still on their way when the second layer might begin.
-    further = 10 + 2 + 3 * HIDDEN + 4
+    # The scores of the batch before are still on their way when the second layer might begin: it does when they have left.
+    further = 13 + 2 + SCORES + 6 + 3 * HIDDEN - 1
     assert cycles(program, 3) == one + 2 * further
     assert simulate(program, np.zeros((5, FEATURES), np.int64)).cycles == (one, further, further)
 
 
-def test_a_reduction_shorter_than_the_lanes_waits_for_the_drain() -> None:
+def test_a_reduction_shorter_than_the_lanes_waits_for_them() -> None:
     arch = Arch(rows=1, lanes=4, loops=1)
     tiles = 10
     lane = Loop("n", 1, x=1, y=1), Loop("lane", 4, w=1, init=1, y=1)
     nest = Nest((Loop("i", tiles, y=4),), (), lane, arch.image_address, 0, 0, 0, bits=32, target="scores")
     layout = {"x": Layout(arch.image_address, ("n", "j"), (1, 1), (1, 1)), "y": Layout(0, ("n", "i"), (1, 40), (1, 1))}
     program = assemble(Schedule((nest,), layout, 1, "x", "y", np.arange(4), np.zeros(4, np.int64), 0, 40), arch)
-    assert instruction_cycles(program.instructions[0]) == tiles * 4
+    assert instruction_cycles(program.instructions[0]) == 3 + 1 + (tiles - 1) * 4
     simulation = simulate(program, np.array([[3]]))
     assert simulation.y.tolist() == [[0, 3, 6, 9] * tiles]
     assert simulation.cycles == (cycles(program),)
@@ -144,7 +144,7 @@ def test_half_a_program_is_no_program() -> None:
 
     async def bench(context: SimulatorContext) -> None:
         await put(context, machine.load, old.encode().tolist())
-        await context.tick()
+        await context.tick().repeat(2)
         assert context.get(machine.image.ready)
         await put(context, machine.load, new.encode().tolist()[:-5])
         assert not context.get(machine.image.ready)
@@ -191,14 +191,14 @@ def test_cycles_of_segments_and_of_copies_by_hand() -> None:
     sizes = (30 + 2 * FEATURES, 2 * FEATURES, 20 + 2 * FEATURES)
     schedule = Schedule((out, back, last), {"x": replace(layout, address=x), "y": layout}, 2, "x", "y", ones, zeros, *sizes)
     program = assemble(schedule, arch)
-    # two cycles to its first step, one a word, and until the last is there
-    assert [instruction_cycles(instruction) for instruction in program.instructions[:2]] == [2 + FEATURES + 1, 2 + FEATURES + 1 + 16]
+    # six cycles to its first step, one a word, and until the last is there
+    assert [instruction_cycles(instruction) for instruction in program.instructions[:2]] == [6 + FEATURES + 3, 6 + FEATURES + 1 + 16]
     assert [len(segment.code) for segment in program.segments] == [1, 1, 1]
     assert [len(segment.weights) for segment in program.segments] == [0, 0, 1]
-    # Behind a segment's words come its setup and its first instruction, a cycle each, and images with the latter; the next segment comes
-    # when all is done. The last instruction copies nothing: 2 cycles to its first step, 7 stages and a lane from its last to the result.
+    # Behind a segment's words come its setup, and three cycles later its first instruction, images meanwhile; the next segment comes when
+    # all is done. The last instruction copies nothing: 6 cycles to its first step, 13 stages and a lane from its last to the result.
     store, load = map(instruction_cycles, program.instructions[:2])
-    one_batch = sum(map(len, program.loads)) + (1 + FEATURES + store) + (2 + load) + (2 + 2 + FEATURES - 1 + 7 + 1) + FEATURES + 1
+    one_batch = sum(map(len, program.loads)) + (2 + FEATURES + store + 1) + (4 + load + 1) + (4 + 6 + FEATURES - 1 + 13 + 1) + FEATURES + 1
     x = np.arange(3 * FEATURES).reshape(3, FEATURES)
     simulation = simulate(program, x)
     assert simulation.y.tolist() == x.tolist()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw.arch import Arch
-from hw.gateware.external import External
+from hw.gateware.external import READ_CYCLES, External
 
 ARCH = Arch(rows=2, lanes=1, data_depth=64, external_depth=64)
 Step = tuple[bool, int, int]
@@ -40,8 +40,8 @@ def test_words_arrive_where_their_steps_say(steps: list[Step], late: list[int], 
 def test_one_word_a_cycle(load: bool, late: int) -> None:
     inside, outside = np.zeros((64, 2), np.int64), np.ones((64, 2), np.int64)
     cycles = _copied([(load, word, word) for word in range(64)], inside, outside, [late - 1], [True])
-    # The last word arrives with its answer, and is known to be there a cycle later.
-    assert cycles == 64 + (late + 1 if load else 1)
+    # The last step sets out in the 64th cycle; its word leaves three cycles after it has come, or a load asks for it one cycle after.
+    assert cycles == 64 + External.on_way + (1 + late if load else 3)
 
 
 def test_a_memory_that_is_later_slows_a_load_down() -> None:
@@ -49,44 +49,54 @@ def test_a_memory_that_is_later_slows_a_load_down() -> None:
     assert _copied([(True, word, word) for word in range(64)], inside, outside, [External.latency + 9], [True]) > 64 + External.latency + 10
 
 
+@pytest.mark.parametrize("load", [True, False])
+def test_steps_set_out_again_when_a_stream_moves_again(load: bool) -> None:
+    inside, outside = np.zeros((64, 2), np.int64), np.ones((64, 2), np.int64)
+    blocked = [False] * 60 + [True] * 200
+    cycles = _copied([(load, word, word) for word in range(64)], inside, outside, [0], blocked)
+    assert 60 + 64 <= cycles <= 60 + 64 + 12
+    assert (inside == outside).all()
+
+
 def _copied(steps: list[Step], inside: np.ndarray, outside: np.ndarray, late: list[int], ready: list[bool]) -> int:
     """Run copies on two memories; answers are `late` by so many cycles more than one, over and over; in how many cycles."""
     copier, now = External(ARCH), 0
     waiting: deque[tuple[int, list[int]]] = deque()
     delays, read_ready, write_ready = cycle(late), cycle(ready), cycle(ready)
-    word, left = [0, 0], deque(steps)
-    kind, done = False, True
+    left = deque(steps)
+    on_way: deque[Step | None] = deque([None] * External.on_way)
+    words = deque([[0, 0]] * READ_CYCLES)
+    kind = False
 
     async def bench(context: SimulatorContext) -> None:
-        nonlocal now, word, kind, done
-        while left or not done:
-            begins = bool(left) and (done or kind == left[0][0])
-            if begins:
-                kind = left[0][0]
-                context.set(copier.i.payload, dict(zip(("load", "x", "y"), left[0], strict=True)))
+        nonlocal now, kind
+        while left or any(on_way) or not context.get(copier.idle):
+            # One sets out, unless it is held, and one that did comes.
+            done = not any(on_way) and context.get(copier.idle)
+            sets_out = bool(left) and not context.get(copier.hold) and (done or kind == left[0][0])
+            kind = left[0][0] if sets_out else kind
+            on_way.append(left.popleft() if sets_out else None)
+            step = on_way.popleft()
+            context.set(copier.i.valid, step is not None)
+            if step:
+                context.set(copier.i.payload, dict(zip(("load", "x", "y"), step, strict=True)))
+            words.append(inside[step[1]].tolist() if step else [0, 0])
+            context.set(copier.word, words.popleft())
             answering = bool(waiting) and waiting[0][0] <= now
             reads, writes = next(read_ready), next(write_ready)
-            context.set(copier.i.valid, begins)
-            context.set(copier.word, word)
             context.set(copier.read.ready, reads)
             context.set(copier.write.ready, writes)
             context.set(copier.answer.valid, answering)
             if answering:
                 context.set(copier.answer.payload, waiting[0][1])
-            reading, taken, passed = (context.get(signal) for signal in (copier.reading, copier.answer.ready, copier.i.ready))
             if context.get(copier.o.valid):
                 inside[context.get(copier.o.payload.address)] = list(context.get(copier.o.payload.word))
             if context.get(copier.read.valid) and reads:
                 waiting.append((now + 1 + next(delays), outside[context.get(copier.read.payload)].tolist()))
             if context.get(copier.write.valid) and writes:
                 outside[context.get(copier.write.payload.address)] = list(context.get(copier.write.payload.word))
-            done = bool(context.get(copier.idle)) and not begins
-            if reading and begins:
-                word = inside[left[0][1]].tolist()
-            if answering and taken:
+            if answering and context.get(copier.answer.ready):
                 waiting.popleft()
-            if begins and passed:
-                left.popleft()
             await context.tick()
             now += 1
 

@@ -54,7 +54,7 @@ class Nearest(wiring.Component):
 
 @pytest.mark.parametrize(("acc_bits", "data_bits"), [(32, 8), (20, 4), (16, 16)])
 def test_every_number_is_rounded_as_the_rule_says(acc_bits: int, data_bits: int) -> None:
-    verdict = prove(Nearest(Requantize(Arch(rows=1, acc_bits=acc_bits, data_bits=data_bits))), steps=4, forever=True)
+    verdict = prove(Nearest(Requantize(Arch(rows=1, acc_bits=acc_bits, data_bits=data_bits))), STEPS, forever=True)
     assert verdict.proved, verdict
 
 

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.arch import Arch
+from hw.gateware.pipeline import delayed
 
 
 class Fetcher(wiring.Component):
@@ -15,8 +16,7 @@ class Fetcher(wiring.Component):
     While `stop`, instructions are written, none is given, and what was read before is forgotten. `beyond` when the last one that there is
     room for ends nothing.
 
-    Latency: 2 cycles from `stop` to the first instruction, 2 from when one is taken to the one behind the next. Throughput: 1 every 2
-    cycles.
+    Latency: 3 cycles from `stop` to the first instruction. Throughput: 1 every 3 cycles.
     """
 
     def __init__(self, arch: Arch) -> None:
@@ -31,16 +31,17 @@ class Fetcher(wiring.Component):
         write, read = code.write_port(), code.read_port()
         m.d.comb += [getattr(write, name).eq(getattr(self.write, name)) for name in ("addr", "data", "en")]
         number = Signal(range(self.arch.code_depth + 1))
-        came, fresh = Signal(), Signal()
+        reads, came, fresh = Signal(init=1), Signal(), Signal()
+        word = delayed(m, read.data)  # at the memory's side, so that the way to those who look at it is not in the same cycle
         takes = came & (~self.o.valid | self.o.ready)
         m.d.comb += [read.addr.eq(number), self.beyond.eq(self.o.valid & ~self.o.payload.end & (number == self.arch.code_depth))]
-        m.d.sync += [came.eq(~takes), fresh.eq(takes)]
+        m.d.sync += [reads.eq(1), came.eq(reads & ~takes), fresh.eq(takes)]
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         with m.If(takes):
-            m.d.sync += [self.o.valid.eq(1), self.o.payload.eq(read.data), self.first.eq(number == 0), number.eq(number + 1)]
+            m.d.sync += [reads.eq(0), self.o.valid.eq(1), self.o.payload.eq(word), self.first.eq(number == 0), number.eq(number + 1)]
         with m.If(self.stop | (fresh & self.o.payload.end)):
-            m.d.sync += [number.eq(0), came.eq(0)]
+            m.d.sync += [number.eq(0), reads.eq(0), came.eq(0)]
         with m.If(self.stop):
             m.d.sync += self.o.valid.eq(0)
         return m
