@@ -74,7 +74,7 @@ def _resident(program: Program, batches: int) -> int:
         moment = _issued(code, moment, filled + 1, sent)
         ends.append(moment.step)
         sent = moment.done + send
-    return sent + 1
+    return sent + 2
 
 
 def _anew(program: Program) -> int:
@@ -88,7 +88,7 @@ def _anew(program: Program) -> int:
         code = tuple(map(program.arch.instruction.from_bits, segment.code))
         moment = _issued(code, _Moment(_LONG_AGO, now), begins, 0)
         now = moment.done + 1
-    return moment.done + send + 1
+    return moment.done + send + 2
 
 
 def _issued(code: Sequence[data.Const], moment: _Moment, begins: int, sent: int) -> _Moment:

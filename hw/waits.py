@@ -10,7 +10,7 @@ from hw.arch import Arch
 from hw.emulate import shape, steps_at
 from hw.gateware.datapath import LATENCY
 
-FETCH_CYCLES = 3
+FETCH_CYCLES = 4
 """Cycles from when an instruction begins until the next one can."""
 
 

@@ -103,9 +103,9 @@ class Datapath(wiring.Component):
         fill = self.image.valid & self.image.ready
         last_fill = fill & (fill_at == setup.image_last)
         m.d.comb += [
-            write_image.addr.eq(Cat(fill_at[: len(write_image.addr) - 1], fill_page)),
-            write_image.data.eq(self.image.payload),
-            write_image.en.eq(fill),
+            write_image.addr.eq(delayed(m, Cat(fill_at[: len(write_image.addr) - 1], fill_page))),
+            write_image.data.eq(delayed(m, self.image.payload)),
+            write_image.en.eq(delayed(m, fill)),
             taken_next.eq(taken + (fill & ~partial) - finished),
         ]
         m.d.sync += [filled.eq(filled + last_fill - begins), taken.eq(taken_next), read_page.eq(read_page ^ finished)]
@@ -123,8 +123,10 @@ class Datapath(wiring.Component):
         copied = Signal()
         open_for_load, open_for_image, may = Signal(), Signal(), Signal()
         takes = Signal()
+        took = delayed(m, takes)
         instruction = fetcher.o.payload
-        sent_all = ~owed & ~self.score.valid
+        sends = Signal()
+        sent_all = ~owed & ~sends & ~self.score.valid
         between = (taken == 0) & walker.idle & settled & sent_all
         copies = instruction.load | instruction.store
         may_begin = ~fetcher.first | ~setup.takes_image | (filled != 0)
@@ -133,7 +135,7 @@ class Datapath(wiring.Component):
         m.d.sync += [
             open_for_load.eq(0),
             open_for_image.eq(0),
-            may.eq(fetcher.o.valid & may_begin & may_write & may_copy & ~takes),
+            may.eq(fetcher.o.valid & may_begin & may_write & may_copy & ~takes & ~took),
         ]
         m.d.comb += [self.load.ready.eq(open_for_load), self.image.ready.eq(open_for_image & ~(resident & self.load.valid) | partial)]
         with m.FSM() as control:
@@ -171,7 +173,7 @@ class Datapath(wiring.Component):
         m.d.comb += [
             takes.eq(walker.i.valid & walker.i.ready),
             walker.i.payload.eq(instruction),
-            fetcher.o.ready.eq(takes),
+            fetcher.o.ready.eq(took),
             begins.eq(takes & fetcher.first & setup.takes_image),
         ]
 
@@ -234,28 +236,26 @@ class Datapath(wiring.Component):
                     write_y.en.eq(1),
                 ]
 
-        # Scores out, when all lanes of the last tile are written: the memory's output register holds a score until it is taken.
+        # Scores out, when all lanes of the last tile are written: the memory's output register and one behind it hold what waits.
         closing = Signal.like(settle)
         advance = ~self.score.valid | self.score.ready
         sent = Signal(arch.address_bits)
+        at_end, ends = sent == setup.score_last, Signal()
         with m.If(step & at.complete & at.mode.end & setup.gives_scores):
             m.d.sync += closing.eq(LATENCY - 1 + at.mode.lanes)
         with m.Elif(closing != 0):
             m.d.sync += closing.eq(closing - 1)
         with m.If(closing == 1):
             m.d.sync += sending.eq(1)
-        m.d.comb += [
-            read_score.addr.eq(sent),
-            read_score.en.eq(advance),
-            self.score.payload.eq(read_score.data),
-        ]
+        m.d.comb += [read_score.addr.eq(sent), read_score.en.eq(advance)]
         with m.If(~sending):
             m.d.sync += sent.eq(setup.score_first)
         with m.If(advance):
-            m.d.sync += [self.score.valid.eq(sending), self.last.eq(sent == setup.score_last)]
+            m.d.sync += [sends.eq(sending), ends.eq(at_end), self.score.valid.eq(sends), self.last.eq(ends)]
+            m.d.sync += self.score.payload.eq(read_score.data)
         with m.If(advance & sending):
             m.d.sync += sent.eq(sent + 1)
-            with m.If(sent == setup.score_last):
+            with m.If(at_end):
                 m.d.sync += [sending.eq(0), owed.eq(0)]
 
         # Status.

@@ -62,15 +62,22 @@ class Lane(wiring.Component):
             m.d.sync += total.eq(acc)
             m.d.comb += self.sums[row].eq(total)
             if self.compares:
-                # A cycle later: where a reduction begins, the comparison with `init` is made before.
+                # What a product is compared with is known a cycle before: a running largest, or what replaces it now.
                 late, best = Signal.like(product, name=f"late_{row}"), Signal.like(acc, name=f"best_{row}")
-                above = Signal(name=f"above_{row}")
-                m.d.sync += [late.eq(product), above.eq(product > init[2])]
-                with m.If(compared.valid & Mux(compared.first, above, late > best)):
-                    m.d.sync += best.eq(late)
-                with m.Elif(compared.valid & compared.first):
-                    m.d.sync += best.eq(init[3])
-                m.d.comb += self.sums[row].eq(Mux(at[-1].maximum, best, total))
+                above_init, above_late, above_best = (Signal(name=f"above_{what}_{row}") for what in ("init", "late", "best"))
+                replaces, replaced = (Signal(name=f"{name}_{row}") for name in ("replaces", "replaced"))
+                opened = compared.valid & compared.first
+                m.d.sync += [
+                    late.eq(product),
+                    above_init.eq(product > init[2]),
+                    above_late.eq(product > late),
+                    above_best.eq(product > Mux(opened, init[3], best)),
+                    replaced.eq(replaces),
+                ]
+                above = Mux(compared.first, above_init, Mux(replaced, above_late, above_best))
+                m.d.comb += [replaces.eq(compared.valid & above), self.sums[row].eq(Mux(at[-1].maximum, best, total))]
+                with m.If(replaces | opened):
+                    m.d.sync += best.eq(Mux(replaces, late, init[3]))
         return m
 
 

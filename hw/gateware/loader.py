@@ -16,7 +16,7 @@ class Loader(wiring.Component):
     whose `check` is not the sum of all words of code, weights and inits, with their headings, since the setup before. `closes` when the
     next chunk will be a setup's last one.
 
-    Latency: 1 cycle from a word's last chunk, 2 to `fault`. Throughput: 1 chunk a cycle.
+    Latency: 1 cycle from a word's last chunk, 3 to `fault`. Throughput: 1 chunk a cycle.
     """
 
     def __init__(self, arch: Arch) -> None:
@@ -76,7 +76,8 @@ class Loader(wiring.Component):
             m.d.sync += check.eq(0)
         setup = data.View(self.arch.setup, self.word(Target.SETUP)[: self.arch.setup.size])
         wrong = (word.target == Target.SETUP) & (setup.check != check)
-        m.d.sync += self.fault.eq(unknown | (self.o.valid & (beyond | wrong)))
+        faults = Signal(3)
+        m.d.sync += [faults.eq(Cat(unknown, self.o.valid & beyond, self.o.valid & wrong)), self.fault.eq(faults.any())]
         m.d.comb += self.closes.eq(reading.ongoing("Chunk") & (chunks_left == 1) & (word.target == Target.SETUP))
         return m
 

@@ -27,22 +27,25 @@ class Narrow(wiring.Component):
         many = beats(self.bits, self.beat_bits)
         word = Signal(self.beat_bits * many)
         left = Signal(range(max(many, 2) + 1))
+        only = Signal()  # one beat is left
         last = Signal()
         begun = Signal()
         beat = self.o.payload
         passes = self.o.valid & self.o.ready
         m.d.comb += [
-            self.o.valid.eq(left != 0),
             beat.data.eq(word),
-            beat.last.eq(last & (left == 1)),
-            self.i.ready.eq(~self.drop & ((left == 0) | (self.o.ready & (left == 1)))),
+            beat.last.eq(last & only),
+            self.i.ready.eq(~self.drop & (~self.o.valid | (self.o.ready & only))),
         ]
         with m.If(passes):
             m.d.sync += [word.eq(word >> self.beat_bits), left.eq(left - 1), begun.eq(~beat.last)]
+            m.d.sync += [self.o.valid.eq(~only), only.eq(left == 2)]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [word.eq(self.i.payload.word), left.eq(many), last.eq(self.i.payload.last)]
+            m.d.sync += [self.o.valid.eq(1), only.eq(many == 1)]
         ends = self.o.valid & beat.last
         with m.If(self.drop & ~ends & (self.o.valid | begun)):
             waits = self.o.valid & ~self.o.ready
             m.d.sync += [word.eq(Mux(waits, beat.data, 0)), left.eq(Mux(waits, 2, 1)), last.eq(1)]
+            m.d.sync += [self.o.valid.eq(1), only.eq(~waits)]
         return m

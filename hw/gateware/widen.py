@@ -1,6 +1,6 @@
 """From a bus to the machine: beats of a bus become wide words."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,16 +21,14 @@ class Widen(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         word = Signal(self.beat_bits * self.beats)
-        came = Signal(range(self.beats + 1))
-        m.d.comb += [
-            self.o.valid.eq(came == self.beats),
-            self.o.payload.eq(word),
-            self.i.ready.eq(~self.o.valid | self.o.ready),
-        ]
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += came.eq(0)
+        came = Signal(range(self.beats))
+        m.d.comb += [self.o.payload.eq(word), self.i.ready.eq(~self.o.valid | self.o.ready)]
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [word.eq(Cat(word, self.i.payload.data)[self.beat_bits :]), came.eq(Mux(self.o.valid, 1, came + 1))]
+            m.d.sync += [word.eq(Cat(word, self.i.payload.data)[self.beat_bits :]), came.eq(came + 1)]
+            with m.If(came == self.beats - 1):
+                m.d.sync += [self.o.valid.eq(1), came.eq(0)]
         return m
 
 
