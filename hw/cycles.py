@@ -95,8 +95,9 @@ def _issued(code: Sequence[data.Const], moment: _Moment, begins: int, sent: int)
     """The last step of instructions of which the first may begin in a cycle, and those that give scores when others have been `sent`."""
     for number, instruction in enumerate(code):
         tiles, steps = shape(instruction)
-        gates = (begins if number == 0 else 0, sent if instruction.final else 0, moment.done if _copies(instruction) or moment.copied else 0)
-        first = max(moment.step + 1 + instruction.wait, max(gates) + STAGES)
+        alone = _copies(instruction) or moment.copied
+        gate = max(begins if number == 0 else 0, sent if instruction.final else 0, moment.done if alone else 0)
+        first = max(moment.step + 1 + instruction.wait, gate + STAGES)
         if _copies(instruction):
             last = first + tiles - 1
             moment = _Moment(last, last + 1 + _copy_stages(instruction), True)

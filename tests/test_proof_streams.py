@@ -19,7 +19,6 @@ from hw.prove import prove
 DEPTHS = dict.fromkeys(("image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 2)
 SMALL = Arch(rows=1, lanes=1, data_bits=2, weight_bits=2, acc_bits=4, loops=1, extent_bits=2, **DEPTHS)
 COPYING = Arch(rows=1, lanes=1, data_bits=2, weight_bits=2, acc_bits=4, loops=1, extent_bits=2, **DEPTHS, external_depth=4)
-CYCLES = 12
 
 
 class Served(wiring.Component):
@@ -118,6 +117,9 @@ class Fetched(wiring.Component):
         return m
 
 
+CYCLES = {Stored: 12, Fetched: 11}
+
+
 def _sets_out(m: Module, circuit: External) -> None:
     """Take for granted that a step sets out while nothing holds it, and comes as many cycles later as it is on its way."""
     m.d.comb += Assume(~(circuit.i.valid & delayed(m, circuit.hold, circuit.on_way)))
@@ -131,7 +133,7 @@ def test_scores_wait(arch: Arch) -> None:
 
 @pytest.mark.parametrize("claim", [Stored, Fetched])
 def test_copies_arrive_where_their_steps_say(claim: type[wiring.Component]) -> None:
-    verdict = prove(claim(small(external)), CYCLES)
+    verdict = prove(claim(small(external)), CYCLES[claim])
     assert verdict.proved, verdict
 
 
@@ -139,7 +141,7 @@ def test_copies_arrive_where_their_steps_say(claim: type[wiring.Component]) -> N
     ("right", "wrong"),
     [
         ("advance = ~self.score.valid | self.score.ready", "advance = self.score.ready | ~self.score.ready"),
-        ("read_score.en.eq(advance)", "read_score.en.eq(1)"),
+        ("m.If(advance):", "m.If(1):"),
     ],
 )
 def test_a_mistake_about_scores_is_found(right: str, wrong: str) -> None:
@@ -163,13 +165,12 @@ def test_a_mistake_about_scores_is_found(right: str, wrong: str) -> None:
         (Fetched, "places.r_en.eq(self.answer.valid)", "places.r_en.eq(1)"),
         (Fetched, "questions.r_rdy & places.w_rdy", "questions.r_rdy & places.w_rdy & ~self.answer.valid"),
         (Fetched, "questions.r_rdy & places.w_rdy", "questions.r_rdy"),
-        (Fetched, "questions.level > enough", "questions.level > enough + 4"),
         (Fetched, "questions.r_rdy, places.r_rdy, ", "places.r_rdy, "),
         (Fetched, "questions.r_rdy, places.r_rdy, ", "questions.r_rdy, "),
     ],
 )
 def test_a_mistake_about_copies_is_found(claim: type[wiring.Component], right: str, wrong: str) -> None:
-    verdict = prove(claim(small(mistaken(external, right, wrong))), CYCLES)
+    verdict = prove(claim(small(mistaken(external, right, wrong))), CYCLES[claim] + 6)
     assert not verdict.proved and verdict.reachable
 
 

@@ -4,7 +4,7 @@ from functools import reduce
 from operator import and_
 
 import pytest
-from amaranth import Module, Signal, Value
+from amaranth import Module, Mux, Signal, Value
 from amaranth.hdl import Assert, Assume
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -12,13 +12,15 @@ from claims import mistaken, steady, waits
 
 from hw.arch import STREAMS, Arch
 from hw.gateware import walker
+from hw.gateware.external import External
+from hw.gateware.pipeline import delayed
 from hw.gateware.walker import Walker, step
 from hw.prove import prove
 
 DEPTHS = dict.fromkeys(("image_depth", "data_depth"), 2) | dict.fromkeys(("weight_depth", "init_depth", "score_depth", "code_depth"), 4)
-TWO, THREE = (Arch(rows=1, lanes=1, loops=loops, extent_bits=1, **DEPTHS) for loops in (2, 3))
-CYCLES = 12
-PATIENCE = 2
+TWO, THREE = (Arch(rows=1, lanes=2, loops=loops, extent_bits=1, **DEPTHS) for loops in (2, 3))
+CYCLES = 17
+PATIENCE = 5
 """For how many cycles a walker may have nothing to say while it is offered instructions, besides those that they wait."""
 MOST_WAIT = 1
 
@@ -51,12 +53,16 @@ class Nested(wiring.Component):
 
 
 class Walked(wiring.Component):
-    """Claim: of two arbitrary instructions in turn, whoever waits, every step is the one that nested counters are at."""
+    """Claim: of two arbitrary instructions in turn, whatever holds it, every step is the one that nested counters are at.
+
+    A reduction begins as many cycles after the one before it, of the same instruction, as that has lanes, or later; and when it is held, no
+    more steps come than an external memory has room for, but the first of an instruction.
+    """
 
     def __init__(self, circuit: Walker) -> None:
         self.circuit = circuit
         ports = {"instructions": In(data.ArrayLayout(circuit.arch.instruction, 2)), "offered": In(1), "taken": Out(1)}
-        super().__init__({**ports, "ready": In(1), "valid": Out(1), "o": Out(step(circuit.arch))})
+        super().__init__({**ports, "hold": In(1), "valid": Out(1), "o": Out(step(circuit.arch))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -64,23 +70,23 @@ class Walked(wiring.Component):
         m.submodules.circuit = circuit = self.circuit
         m.submodules.nested = nested = Nested(arch)
         steady(m, self.instructions)
-        m.d.comb += [Assume(instruction.reduce <= arch.loops) for instruction in self.instructions]
-        m.d.comb += [Assume(instruction.wait <= MOST_WAIT) for instruction in self.instructions]
+        for instruction in self.instructions:
+            m.d.comb += [Assume(instruction.reduce <= arch.loops), Assume(instruction.wait <= MOST_WAIT)]
+            m.d.comb += [Assume((instruction.lanes >= 1) & (instruction.lanes <= arch.lanes))]
 
         # Each is offered until it is taken, and counted through before the next.
         given, walked = Signal(4), Signal(4)
-        passing = self.valid & self.ready
         m.d.comb += [
             circuit.i.payload.eq(self.instructions[given[0]]),
             circuit.i.valid.eq(self.offered),
+            circuit.hold.eq(self.hold),
             self.taken.eq(circuit.i.valid & circuit.i.ready),
-            circuit.o.ready.eq(self.ready),
             self.valid.eq(circuit.o.valid),
             self.o.eq(circuit.o.payload),
             nested.instruction.eq(self.instructions[walked[0]]),
-            nested.count.eq(passing),
+            nested.count.eq(self.valid),
         ]
-        m.d.sync += [given.eq(given + self.taken), walked.eq(walked + (passing & nested.over))]
+        m.d.sync += [given.eq(given + self.taken), walked.eq(walked + (self.valid & nested.over))]
         waits(m, Assume, circuit.i)
 
         instruction = nested.instruction
@@ -90,13 +96,16 @@ class Walked(wiring.Component):
             reached = [(nested.index[level] == end) | (level >= instruction.reduce) for level, end in enumerate(ends)]
             right.append(self.o[mark] == _all(reached))
         right += [self.o.complete == nested.over, self.o.mode.end == instruction.end]
+        right.append(~delayed(m, self.hold, External.on_way) | (nested.index.as_value() == 0))
+        begins, since = self.valid & self.o.first, Signal(range(arch.lanes + 1), init=arch.lanes)
+        m.d.sync += since.eq(Mux(begins, 1, Mux(since == arch.lanes, since, since + 1)))
+        right.append(~self.o.first | (nested.index.as_value() == 0) | (since >= instruction.lanes))
         silent = Signal(range(PATIENCE + MOST_WAIT + 2))
         m.d.sync += silent.eq(0)
-        with m.If(self.offered & ~self.valid):
+        with m.If(self.offered & ~self.valid & ~self.hold):
             m.d.sync += silent.eq(silent + 1)
         m.d.comb += [Assert(condition | ~self.valid) for condition in right]
-        m.d.comb += [Assert(~self.valid | (given != walked) | self.offered), Assert(silent <= PATIENCE + MOST_WAIT)]
-        waits(m, Assert, circuit.o)
+        m.d.comb += [Assert(~self.valid | (given != walked)), Assert(silent <= PATIENCE + MOST_WAIT)]
         return m
 
 
@@ -154,18 +163,21 @@ def test_addresses_that_do_not_go_back_are_found() -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("at.last.eq(level >= walked.reduce)", "at.last.eq(level > walked.reduce)"),
-        ("at.first.eq(begins | at.last)", "at.first.eq(begins)"),
-        ("at.complete.eq(ended)", "at.complete.eq(0)"),
-        ("at.mode[name].eq(walked[name])", "at.mode[name].eq(instruction[name])"),
-        ("in reversed(loops)", "in loops"),
-        ("more[number].eq(left[number] != 1)", "more[number].eq(1)"),
-        ("left[inner].eq(again)", "left[inner].eq(0)"),
-        ("by[name].eq(loop[name])", "by[name].eq(loop.x)"),
-        ("Mux(begins, 0, at[name]) + by[name]", "at[name] + by[name]"),
-        ("moving.eq(~self.o.valid | self.o.ready)", "moving.eq(1)"),
-        ("moving & ended & (waited", "moving & (waited"),
-        ("waited.eq(Mux(waited.all(), waited, waited + 1))", "waited.eq(0)"),
+        ("found.last.eq(ended)", "found.last.eq(0)"),
+        ("at.first.eq(found.first | at.last)", "at.first.eq(found.first)"),
+        ("complete.eq(~goes_on)", "complete.eq(0)"),
+        ("found.mode[name].eq(walked[name])", "found.mode[name].eq(next_one[name])"),
+        ("more[inner] for inner in range(level))).any() for level", "more[inner] for inner in range(level))).all() for level"),
+        ("more[level].eq(high | (low != 1))", "more[level].eq(1)"),
+        ("left[level].eq(again)", "left[level].eq(0)"),
+        ("loop[name] & level_of", "loop.x & level_of"),
+        ("Mux(found.first, 0, at[name]) + by[name]", "at[name] + by[name]"),
+        ("(ended & (rest != 0)) | self.hold", "ended & (rest != 0)"),
+        ("(ended & (rest != 0)) | self.hold", "self.hold"),
+        ("Mux(goes_on, at_once & ~holds, rested)", "Mux(goes_on, at_once, rested)"),
+        ("~many.as_value().any() & Mux", "Mux"),
+        ("(loop.steps[0] & ~inner_zero)", "loop.steps[0]"),
+        ("rested.eq(since >= self.i.payload.wait)", "rested.eq(0)"),
     ],
 )
 def test_a_mistake_is_found(right: str, wrong: str) -> None:

@@ -1,7 +1,7 @@
 """The walker against plain counting."""
 
-from collections.abc import Iterator
-from itertools import repeat
+from collections.abc import Iterable
+from itertools import chain, repeat
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from hw.simulate import put
 def test_the_walker_counts_as_itertools_does(case: tuple[Arch, Schedule, np.ndarray], stalls: bool, seed: int) -> None:
     arch, schedule, _ = case
     random = np.random.default_rng(seed)
-    holds, pauses = (iter(random.integers(0, most, 100_000).tolist()) if stalls else repeat(0) for most in (2, 4))
+    holds, pauses = (random.integers(0, most, 100_000 * stalls).tolist() for most in (2, 4))
     words = [word for nest in schedule.nests for word in instructions(nest, arch)]
     expected = [step for nest in schedule.nests for step in steps(nest, arch)]
     assert [step for _, step in _walked(arch, words, len(expected), holds, pauses)] == expected
@@ -55,25 +55,26 @@ def test_reductions_begin_when_their_lanes_can_leave(nest_steps: int, lanes: int
 def test_no_more_steps_come_when_held_than_an_external_memory_has_room_for() -> None:
     arch = Arch(loops=1, rows=1, lanes=1)
     words = [arch.instruction.const({"loops": [{"steps": 39, "x": 1}], "lanes": 1}).as_bits()]
-    held = _walked(arch, words, 40, holds=iter([0] * 20 + [1] * 30 + [0] * 99))
+    held = _walked(arch, words, 40, holds=[0] * 20 + [1] * 30)
     cycles = np.array([cycle for cycle, _ in held])
     assert ((cycles >= 20) & (cycles < 50)).sum() == External.on_way
     assert np.diff(cycles).max() == 31
 
 
 def _walked(
-    arch: Arch, words: list[int], count: int, holds: Iterator[int] = repeat(0), pauses: Iterator[int] = repeat(0)
+    arch: Arch, words: list[int], count: int, holds: Iterable[int] = (), pauses: Iterable[int] = ()
 ) -> list[tuple[int, tuple[int, ...]]]:
     """What the walker gives for instruction words that come after pauses, and in which cycles."""
     walker, found = Walker(arch), []
+    held, paused = chain(holds, repeat(0)), chain(pauses, repeat(0))
 
     async def giver(context: SimulatorContext) -> None:
-        await put(context, walker.i, map(arch.instruction.from_bits, words), pauses)
+        await put(context, walker.i, map(arch.instruction.from_bits, words), paused)
 
     async def taker(context: SimulatorContext) -> None:
         cycle = 0
         while len(found) < count:
-            context.set(walker.hold, next(holds))
+            context.set(walker.hold, next(held))
             if context.get(walker.o.valid):
                 step = context.get(walker.o.payload)
                 found.append((cycle, tuple(step[name] for name in (*STREAMS, "first", "last"))))

@@ -21,8 +21,8 @@ class External(wiring.Component):
     Steps cannot be stopped: while `hold`, none may set out, but those that did in the cycle before or earlier find room, if a step comes
     `on_way` cycles after it has set out, or sooner. `idle` when every word of the steps so far is where it belongs.
 
-    Latency: a store's word is on `write` 3 cycles after its step, a load's question on `read` 1 cycle after, its word on `o` in the cycle of
-    its answer. Throughput: 1 word a cycle, on loads if the memory answers within `latency` cycles.
+    Latency: a store's word is on `write` 3 cycles after its step, a load's question on `read` 1 cycle after; its word is on `o` in the
+    cycle of its answer. Throughput: 1 word a cycle, on loads if the memory answers within `latency` cycles.
     """
 
     latency = 16

@@ -1,5 +1,7 @@
 """One column of the array: a multiplier and an accumulator for every row."""
 
+from itertools import pairwise
+
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -7,6 +9,7 @@ from amaranth.utils import bits_for
 
 from hw.arch import Arch
 from hw.gateware.multiplier import Multiplier
+from hw.gateware.pipeline import delayed
 
 
 class Lane(wiring.Component):
@@ -45,11 +48,12 @@ class Lane(wiring.Component):
         marks = data.StructLayout({"valid": 1, "first": 1, "maximum": 1, "leaves": 1})
         at = [Signal(marks, name=f"at_{stage}") for stage in range(self.latency)]
         init = [Signal(signed(arch.acc_bits), name=f"init_{stage}") for stage in range(self.latency - 1)]
-        m.d.sync += at[0].eq(Cat(self.i.valid, self.i.first, self.i.maximum, left != 0))
-        m.d.sync += init[0].eq(self.init)
-        m.d.sync += [after.eq(before) for stages in (at, init) for before, after in zip(stages, stages[1:])]
+        m.d.sync += [at[0].eq(Cat(self.i.valid, self.i.first, self.i.maximum, left != 0)), init[0].eq(self.init)]
+        m.d.sync += [after.eq(before) for stages in (at, init) for before, after in pairwise(stages)]
         m.d.comb += self.leaves.eq(at[-1].leaves)
         opens, compared = at[2], at[3]
+        opened = delayed(m, opens.valid & opens.first)
+        opened_before = delayed(m, opened)
 
         for row in range(arch.rows):
             m.submodules[f"multiplier_{row}"] = multiplier = Multiplier(arch.data_bits, arch.weight_bits)
@@ -62,20 +66,23 @@ class Lane(wiring.Component):
             m.d.sync += total.eq(acc)
             m.d.comb += self.sums[row].eq(total)
             if self.compares:
-                # What a product is compared with is known a cycle before: a running largest, or what replaces it now.
+                # A product is compared a cycle before with all that the largest so far may be then; in the cycle itself only chosen from.
                 late, best = Signal.like(product, name=f"late_{row}"), Signal.like(acc, name=f"best_{row}")
-                above_init, above_late, above_best = (Signal(name=f"above_{what}_{row}") for what in ("init", "late", "best"))
+                above = {with_: Signal(name=f"above_{with_}_{row}") for with_ in ("init", "init_before", "late", "best")}
                 replaces, replaced = (Signal(name=f"{name}_{row}") for name in ("replaces", "replaced"))
-                opened = compared.valid & compared.first
                 m.d.sync += [
                     late.eq(product),
-                    above_init.eq(product > init[2]),
-                    above_late.eq(product > late),
-                    above_best.eq(product > Mux(opened, init[3], best)),
+                    above["init"].eq(product > init[2]),
+                    above["init_before"].eq(product > init[3]),
+                    above["late"].eq(product > late),
+                    above["best"].eq(product > best),
                     replaced.eq(replaces),
                 ]
-                above = Mux(compared.first, above_init, Mux(replaced, above_late, above_best))
-                m.d.comb += [replaces.eq(compared.valid & above), self.sums[row].eq(Mux(at[-1].maximum, best, total))]
+                further = Mux(replaced, above["late"], Mux(opened_before, above["init_before"], above["best"]))
+                m.d.comb += [
+                    replaces.eq(compared.valid & Mux(opened, above["init"], further)),
+                    self.sums[row].eq(Mux(at[-1].maximum, best, total)),
+                ]
                 with m.If(replaces | opened):
                     m.d.sync += best.eq(Mux(replaces, late, init[3]))
         return m

@@ -3,7 +3,7 @@
 from functools import reduce
 from operator import or_
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Module, Mux, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -80,5 +80,3 @@ def operands(arch: Arch) -> data.StructLayout:
 def results(arch: Arch) -> data.StructLayout:
     """A number of every image, where these go, and the mode in which they were made."""
     return data.StructLayout({"numbers": data.ArrayLayout(signed(arch.acc_bits), arch.rows), "y": arch.address_bits, "mode": arch.mode})
-
-

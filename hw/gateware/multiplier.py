@@ -32,9 +32,10 @@ class Multiplier(wiring.Component):
         m = Module()
         if getattr(platform, "multiplier", None) == "MULT18X18D" and max(len(self.a), len(self.b)) <= WIDTH:
             wide = Signal(2 * WIDTH)
+            clocks = dict.fromkeys(("INPUTC", "PIPELINE"), "NONE") | dict.fromkeys(REGISTERED, "CLK0")
             m.submodules.cell = Instance(
                 "MULT18X18D",
-                **{f"p_REG_{register}_CLK": "CLK0" if register in REGISTERED else "NONE" for register in (*REGISTERED, "INPUTC", "PIPELINE")},
+                **{f"p_REG_{register}_CLK": clock for register, clock in clocks.items()},
                 p_MULT_BYPASS="DISABLED",
                 p_GSR="DISABLED",
                 p_RESETMODE="SYNC",

@@ -1,7 +1,8 @@
 """From accumulators to numbers of a few bits: the circuit of the one rounding rule."""
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import stream, wiring
+from amaranth import Cat, Const, Module, Signal, Value, signed
+from amaranth.hdl import ShapeLike
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arch import Arch
@@ -42,11 +43,11 @@ class Requantize(wiring.Component):
             m.d.comb += made.numbers[row].eq(self._rounded(m, number, mode, row))
         return m
 
-    def _rounded(self, m: Module, number, mode, row: int) -> Signal:
+    def _rounded(self, m: Module, number: Value, mode: list[data.View], row: int) -> Signal:
         """A row's number, five cycles later; its mode in each of them."""
         high_bits, high = self.arch.data_bits - 1, (1 << (self.arch.data_bits - 1)) - 1
 
-        def stage(name: str, shape) -> Signal:
+        def stage(name: str, shape: ShapeLike) -> Signal:
             return Signal(shape, name=f"{name}_{row}")
 
         # Shift, keeping one bit below the point: it alone decides whether to round up.

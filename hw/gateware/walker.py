@@ -19,8 +19,8 @@ class Walker(wiring.Component):
     take to leave. Nobody can stop a step that is on its way: while `hold`, no step sets out but the first one of an instruction. `idle`
     when no step is on its way or waits to be.
 
-    Latency: 5 cycles from an instruction on `i` to its first step, 4 from when it is taken; `HOLDS` steps after `hold`. Throughput: 1
-    step a cycle, from one instruction to the next as well if that was there 1 cycle before.
+    Latency: 5 cycles from an instruction on `i` to its first step, 4 from when it is taken; 3 from `hold` to when no step
+    comes. Throughput: 1 step a cycle, from one instruction to the next as well if that was there a cycle before.
     """
 
     def __init__(self, arch: Arch) -> None:
@@ -34,7 +34,7 @@ class Walker(wiring.Component):
         per_loop = data.ArrayLayout(1, self.arch.loops)
         marks = data.StructLayout({"zero": per_loop, "inner_zero": per_loop, "many": per_loop, "reduces": per_loop, "single": 1})
 
-        # What comes next, and what is to be known about it: is a loop, are all inside it, over at once; do more steps than one come from it.
+        # What comes next, and what is to be known about it: is a loop over at once, are all inside it; do more steps than one come from it.
         offered, next_one = Signal(), Signal(self.arch.instruction)
         about_next = Signal(marks)
         zero = [~loop.steps.any() for loop in self.i.payload.loops]
@@ -102,14 +102,15 @@ class Walker(wiring.Component):
             m.d.sync += by[name].eq(Mux(started, walked[name], reduce(or_, moves)))
 
         # Addresses.
-        found, at = Signal(step(self.arch)), self.o.payload
+        found, at = Signal(data.StructLayout({"first": 1, "last": 1, "complete": 1, "mode": self.arch.mode})), self.o.payload
         moved = Signal()
         m.d.sync += [moved.eq(stepped), self.o.valid.eq(moved)]
         m.d.sync += [found.first.eq(started), found.last.eq(ended), found.complete.eq(~goes_on)]
         m.d.sync += [found.mode[name].eq(walked[name]) for name in self.arch.mode.members]
         with m.If(moved):
             m.d.sync += [at[name].eq(Mux(found.first, 0, at[name]) + by[name]) for name in STREAMS]
-            m.d.sync += [at.first.eq(found.first | at.last), at.last.eq(found.last), at.complete.eq(found.complete), at.mode.eq(found.mode)]
+            m.d.sync += [at[name].eq(found[name]) for name in ("last", "complete", "mode")]
+            m.d.sync += at.first.eq(found.first | at.last)
         m.d.comb += self.idle.eq(~(goes_on | begins | stepped | moved | self.o.valid))
         return m
 
