@@ -30,7 +30,7 @@ class Port(Protocol):
 
 
 class Serial:
-    """The transport over a port. What goes wrong on the line is an error once; by then the line is silent, and who calls next begins anew."""
+    """The transport over a port. What goes wrong on the line is one error; by then the line is silent, and the next call begins anew."""
 
     def __init__(self, port: Port) -> None:
         self._port = port
@@ -78,15 +78,14 @@ class Serial:
                 "look at port and baud rate, then call load, which resets it, and run again"
             )
         answer = ANSWER.from_bits(int.from_bytes(packet[:-1], "little"))
-        if packet[-1] != CHECK.compute([answer.as_bits()]):
-            self._hush()
-            raise ConnectionError(
-                f"an answer about {what} came altered or without a byte: call load, which resets the machine, and run again"
-            )
-        if answer.fault != Fault.NONE and not ended:
+        whole = packet[-1] == CHECK.compute([answer.as_bits()])
+        if whole and answer.fault != Fault.NONE and not ended:
             self._hush()
             error, text = BROKEN[answer.fault]
             raise error(f"the machine {text.format(what)}")
+        if not whole or answer.as_bits() & 0b111 != kind.value:
+            self._hush()
+            raise ConnectionError(f"an answer about {what} came altered or lacks a byte: call load, which resets the machine, then run")
         return answer
 
     def _hush(self) -> None:

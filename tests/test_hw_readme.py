@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from amaranth.lib import data
 from amaranth.sim import Simulator
+from pins import Pins
 from test_datapath import ARCH, FEATURES, two_layers
 
 import hw.gateware.datapath
@@ -19,21 +20,25 @@ from bayestt.algebra.fixed import Fixed
 from bayestt.ir.graph import Graph, Op, verify
 from bayestt.ir.lower import lower
 from hw.arch import Arch, Target
+from hw.board import BAUD, bitstream
 from hw.cycles import cycles, instruction_cycles
 from hw.driver import Driver, Simulated, Status
 from hw.emulate import emulate
 from hw.energy import energy_j
 from hw.gateware.axi import AxiDatapath
+from hw.gateware.bridge import ANSWER, REQUEST, Fault, Kind
 from hw.gateware.datapath import Datapath
 from hw.gateware.registers import CONTROL, STATUS, Register
+from hw.gateware.serial import WINDOW
 from hw.gateware.widen import beats
 from hw.program import Program, Segment, packed
+from hw.serial import Serial
 from hw.synthesize import PARTS, synthesize
 from hw.waves import waves
 
 ROOM = Path(hw.gateware.datapath.__file__).parent.parent
 TEXT = (ROOM / "README.md").read_text()
-CHAIN, WAVES, DRIVER, BOARD, BITSTREAM = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+CHAIN, WAVES, DRIVER, BOARD, BITSTREAM, BUILD, HOST = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 def table(heading: str) -> list[list[str]]:
@@ -228,6 +233,33 @@ def test_the_board_runs_as_shown_if_pynq_does_what_its_documentation_says(monkey
         pass
     driver.load()
     assert driver.run(x).tolist() == emulate(program, x).tolist()
+
+
+@pytest.mark.slow
+def test_the_lines_that_build_for_the_board_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(BUILD, {"bitstream": bitstream, "arch": ARCH})
+    assert (tmp_path / "board" / "machine.bit").stat().st_size > 10_000
+    assert "DSP" in capsys.readouterr().out
+
+
+def test_the_host_runs_as_shown_if_the_board_is_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "serial", SimpleNamespace(Serial=lambda name, baud, timeout: Pins(ARCH)))
+    program, x = two_layers(0), np.arange(2 * FEATURES).reshape(2, FEATURES)
+    names = {"Driver": Driver, "Serial": Serial, "program": program, "x": x}
+    exec(HOST, names)
+    assert names["scores"].tolist() == emulate(program, x).tolist()
+    assert f"{BAUD:_}" in HOST and f"{BAUD:,} baud" in TEXT
+
+
+def test_the_tables_of_requests_have_every_kind_and_every_fault() -> None:
+    for heading, members in (("| kind |", Kind), ("| fault |", Fault)):
+        assert [(int(number), name.strip("`")) for number, name, *_ in table(heading)] == [
+            (each.value, each.name.lower()) for each in members
+        ]
+    assert REQUEST.const({"kind": 1, "register": 1}).as_bits() == 1 + 8
+    assert ANSWER.const({"kind": 1, "fault": 1, "last": 1}).as_bits() == 1 + 8 + 32
+    assert f"{WINDOW} requests" in TEXT
 
 
 class Channel:

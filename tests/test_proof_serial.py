@@ -1,4 +1,4 @@
-"""The serial line, proved: bytes that are sent are received; answers and words wait as they are; no word passes behind one that was lost."""
+"""The serial line, proved: bytes that are sent are received; what is sent waits as it is; no word passes behind one that was lost."""
 
 import pytest
 from amaranth import Module, Mux, Signal

@@ -6,6 +6,7 @@ from itertools import count
 
 import numpy as np
 import pytest
+import serial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pins import Pins
@@ -59,7 +60,7 @@ def test_a_program_of_two_segments_is_sent_with_every_batch() -> None:
         ("there", 3, "has not answered about register at 0x08, a byte was lost, or there is none: look at port and baud rate"),
         ("there", 8, "got something else than was sent to the stream image: call load, which resets it, and run again"),
         ("there", 17, "has not answered about the stream image"),
-        ("back", 8, "an answer about the stream image came altered or without a byte: call load, which resets the machine"),
+        ("back", 8, "an answer about the stream image came altered or lacks a byte: call load, which resets the machine"),
     ],
 )
 def test_a_byte_that_is_lost_is_one_error_and_the_next_run_works(driver: Driver, pins: Pins, way: str, place: int, error: str) -> None:
@@ -120,6 +121,12 @@ def test_a_port_with_nothing_behind_it_is_said() -> None:
 
     with pytest.raises(TimeoutError, match="has not answered about register at 0x00, a byte was lost, or there is none: look at port"):
         Driver(Serial(Open()), sum_and_copy(ARCH)).load()
+
+
+def test_pyserial_has_such_ports_and_a_line_that_goes_back_is_no_machine() -> None:
+    port = serial.serial_for_url("loop://", timeout=0.05)
+    with pytest.raises(RuntimeError, match="the register at 0x00 says 0x00000000, expected 0x03747462: give the address of a bayestt"):
+        Driver(Serial(port), sum_and_copy(ARCH)).load()
 
 
 def sum_and_copy(arch: Arch) -> Program:

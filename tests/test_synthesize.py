@@ -51,6 +51,7 @@ def test_synthesis_is_deterministic_and_counts_what_it_finds(fresh: Path, monkey
 def test_a_bitstream_comes_out_once_and_another_seed_keeps_the_netlist(fresh: Path) -> None:
     first, other = (synthesize(TINY, requested_hz=50e6, seed=seed) for seed in (0, 1))
     assert first.netlist == other.netlist
+    assert len(list(fresh.rglob("shell.json"))) == 1
     assert first.clock_hz > 20e6 and other.clock_hz > 20e6
     assert first.path[0].what == "clk-to-q" and first.path[-1].what == "setup"
     assert sum(delay.delay_s for delay in first.path) == pytest.approx(1 / first.clock_hz, rel=1e-3)

@@ -42,9 +42,9 @@ PACKET_BITS = REQUEST.size + 8
 class Bridge(wiring.Component):
     """Answer requests in their order, each once, by what they ask of a machine's buses; both with their check.
 
-    A word for a stream is answered when it is on its way and no word before it waits. If it cannot be for `patience` cycles, or there is no
-    score for so long, the answer says so. From then on, and from a request that comes altered on, no words are taken nor given, so that none
-    is at another one's place, until `CONTROL` is written.
+    A word for a stream is answered when it is on its way and no word before it waits. If that takes more than `patience` cycles, or there
+    is no score for so long, the answer says so. From then on, and from a request on that came altered, no words are taken or given until
+    `CONTROL` is written, so that none is at another one's place.
 
     Latency: 4 cycles from a request to its answer for words, 7 and 8 for registers. Throughput: as often.
     """
