@@ -73,7 +73,7 @@ def waves(schedule: Schedule, arch: Arch, x: np.ndarray, path: str | Path, image
                     writer = VCDWriter(file, "1 us", date="", init_timestamp=cycle)
                     label = writer.register_var("program", "nest", "string")
                     traces = [writer.register_var(*name.rpartition(".")[::2], "wire", len(signal)) for name, signal in signals.items()]
-                writer.change(label, cycle, owners[(begun - 1) % len(owners)] if begun else "")
+                writer.change(label, cycle, owners[(begun - 1) % len(owners)].replace(" ", "_") if begun else "")
                 for trace, value in zip(traces, values, strict=True):
                     writer.change(trace, cycle, value)
                 shown.append(cycle)
