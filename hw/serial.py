@@ -41,7 +41,7 @@ class Serial:
         self._asked(Kind[name.upper()], f"the stream {name}", words.tolist())
 
     def read_stream(self, name: str, count: int) -> np.ndarray:
-        """So many words, or fewer where their packet ends before: a uint32 array; waits for them."""
+        """So many words, or fewer where their packet ends before: a uint32 array; waits for them, and drops what follows it."""
         return np.array(self._asked(Kind[name.upper()], f"the stream {name}", [0] * count), np.uint32)
 
     def read_register(self, address: int) -> int:
@@ -54,6 +54,8 @@ class Serial:
 
     def _asked(self, kind: Kind, what: str, words: Sequence[int], address: int = 0) -> list[int]:
         """The words that answer requests with these words, up to the end of a packet of scores."""
+        if address >> 2 >= 1 << REQUEST["register"].width:
+            raise _broken(Fault.UNKNOWN, what)
         found: list[int] = []
         with tqdm(total=len(words), desc=what, unit="word", delay=3, leave=False) as bar:
             for first in range(0, len(words), WINDOW):
@@ -81,8 +83,7 @@ class Serial:
         whole = packet[-1] == CHECK.compute([answer.as_bits()])
         if whole and answer.fault != Fault.NONE and not ended:
             self._hush()
-            error, text = BROKEN[answer.fault]
-            raise error(f"the machine {text.format(what)}")
+            raise _broken(answer.fault, what)
         if not whole or answer.as_bits() & 0b111 != kind.value:
             self._hush()
             raise ConnectionError(f"an answer about {what} came altered or lacks a byte: call load, which resets the machine, then run")
@@ -92,6 +93,12 @@ class Serial:
         """Wait until the machine has nothing more to say, and has forgotten what it was half told."""
         while self._port.read(PACKET_BYTES * WINDOW):
             pass
+
+
+def _broken(fault: Fault, what: str) -> Exception:
+    """The error that a fault is."""
+    error, text = BROKEN[fault]
+    return error(f"the machine {text.format(what)}")
 
 
 def _packet(kind: Kind, address: int, word: int) -> bytes:

@@ -106,8 +106,9 @@ def test_a_reset_between_two_words_of_a_score_leaves_a_machine_that_works(driver
 
 
 def test_a_register_that_is_not_there_is_refused(driver: Driver) -> None:
-    with pytest.raises(ValueError, match="has no register at 0x7c to read or write, expected one of hw/README.md: take its address"):
-        driver.transport.read_register(0x7C)
+    for address in (0x14, 0x7C, 0x80, 0xFFC):
+        with pytest.raises(ValueError, match=f"has no register at {address:#04x} to read or write, expected one of hw/README.md: take its"):
+            driver.transport.read_register(address)
     with pytest.raises(ValueError, match="has no register at 0x08"):
         driver.transport.write_register(Register.STATUS, 1)
 
