@@ -1,11 +1,11 @@
 """What the machine takes of an FPGA and how fast its clock is, by size and seed; placed and routed in its shell, and its slowest paths.
 
-`--sizes 8x4 16x4` for some sizes, `--seeds 0 1 2` for some placements, `--part zu3eg` for a part that is only synthesised, `--mhz 150`
-for a clock to ask for.
+`--sizes 8x4 16x4` for some sizes, `--seeds 0 1 2` for some placements of each one's netlist, which is made once, `--part zu3eg` for a part
+that is only synthesised, `--mhz 150` for a clock to ask for.
 """
 
 import argparse
-from statistics import mean
+from statistics import median
 
 from tqdm import tqdm
 
@@ -17,12 +17,12 @@ MEMORIES = {"image_depth": 1024, "data_depth": 2048, "weight_depth": 2048, "init
 
 
 def row(size: str, reports: list[Report]) -> str:
-    """A size's line of the table: resources of the first seed, clock of each and their mean."""
+    """A size's line of the table: resources of the first seed, the slowest, the middle and the fastest clock, and that of each seed."""
     first = reports[0]
     taken = [f"{amount:,} ({100 * amount / first.there[resource]:.0f} %)" for resource, amount in first.used.items()]
     clocks = [report.clock_hz / 1e6 for report in reports if report.clock_hz]
-    clock = [f"{mean(clocks):.1f}", ", ".join(f"{each:.1f}" for each in clocks)] if clocks else ["not placed"] * 2
-    return f"| {' | '.join([size, *taken, *clock, first.netlist[:12]])} |"
+    spread = [f"{kind(clocks):.1f}" for kind in (min, median, max)] if clocks else ["not placed"] * 3
+    return f"| {' | '.join([size, *taken, *spread, ', '.join(f'{each:.1f}' for each in clocks), first.netlist[:12]])} |"
 
 
 def path(report: Report) -> str:
@@ -46,7 +46,8 @@ if __name__ == "__main__":
         reports[size].append(synthesize(arch, given.part, requested_hz=given.mhz * 1e6, seed=seed))
     memories = ", ".join(f"{depth} words of {memory.removesuffix('_depth')}" for memory, depth in MEMORIES.items())
     print(f"{given.part}, {given.mhz:g} MHz asked for, seeds {', '.join(map(str, given.seeds))}; {memories}\n")
-    print("| rows x lanes | LUT | FF | DSP | BRAM | clock, MHz | by seed | netlist |", "|" + " --- |" * 8, sep="\n")
+    columns = ["rows x lanes", "LUT", "FF", "DSP", "BRAM", "least MHz", "median MHz", "most MHz", "by seed", "netlist"]
+    print(f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns), sep="\n")
     print(*(row(size, found) for size, found in reports.items()), sep="\n")
     for size, found in reports.items():
         print(*(f"\n{size}, seed {report.seed}: {path(report)}" for report in found if report.path), sep="")

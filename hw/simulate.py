@@ -1,13 +1,15 @@
 """A program on the gateware itself, clock by clock."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice, repeat
 from typing import Any
 
 import numpy as np
-from amaranth.lib import stream
+from amaranth.hdl import Fragment
+from amaranth.lib import stream, wiring
 from amaranth.sim import Simulator, SimulatorContext
 from tqdm import tqdm
 
@@ -26,6 +28,8 @@ FETCH_CYCLES = 4
 """From a resident program's last word to when its first instruction is there."""
 GLANCE_CYCLES = 200
 """From one look at the progress bar to the next."""
+Watch = Callable[[SimulatorContext, Mapping[str, wiring.Component]], Awaitable[None]]
+"""A testbench that sees the machine, as `datapath`, and its components by their names, and changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def simulate(program: Program, x: np.ndarray, pauses: Sequence[int] = (0,), engi
     installed, runs a million, once it has compiled the machine. `pauses` says, over and over, for how many cycles each transfer of each
     stream is kept waiting: scores must not depend on it. An external memory answers after `External.latency` cycles.
     """
-    engines = {"amaranth": _run, "verilator": verilate.run}
+    engines = {"amaranth": run, "verilator": verilate.run}
     if engine not in engines:
         raise ValueError(f"there is no engine {engine!r}, expected one of {', '.join(engines)}: choose one of these")
     groups = list(batches(check_images(x, program), program.arch.rows))
@@ -51,6 +55,58 @@ def simulate(program: Program, x: np.ndarray, pauses: Sequence[int] = (0,), engi
     first = program.score.min()
     scores = [found[program.score - first, :count].T for found, (_, count) in zip(words, groups, strict=True)]
     return Simulation(np.concatenate([np.zeros((0, len(program.score)), np.int64), *scores]), tuple(np.diff(ends).tolist()))
+
+
+def run(
+    program: Program, groups: Sequence[np.ndarray], pauses: Sequence[int], watch: Watch | None = None
+) -> tuple[list[np.ndarray], list[int]]:
+    """The score words (words, rows) of every batch of images (rows, features), and the machine's count of cycles before and after each."""
+    machine = Datapath(program.arch)
+    circuit = Fragment.get(machine, platform=None)
+    external = np.zeros((program.arch.external_depth, program.arch.rows), np.int64)
+    score_words = program.score.max() - program.score.min() + 1
+    scores, ends = [], [0]
+
+    async def host(context: SimulatorContext) -> None:
+        if program.resident:
+            await put(context, machine.load, program.loads[0].tolist())
+            await context.tick().repeat(FETCH_CYCLES)
+            ends[0] = context.get(machine.cycles)
+        for batch in groups:
+            words = in_memory_order(batch, program)
+            for number, load in enumerate(() if program.resident else program.loads):
+                # A word passes only when the batch before is done.
+                await put(context, machine.load, load[:1].tolist(), cycle(pauses))
+                if number == 0 and program.source == "external":
+                    external[program.image.min() :][: len(words)] = words
+                await put(context, machine.load, load[1:].tolist(), cycle(pauses))
+                if number == 0 and program.source == "image":
+                    await put(context, machine.image, words.tolist(), cycle(pauses))
+            if program.resident:
+                await put(context, machine.image, words.tolist(), cycle(pauses))
+
+    async def reader(context: SimulatorContext) -> None:
+        for _ in groups:
+            scores.append(np.array(await take(context, machine.score, score_words, cycle(pauses)), np.int64))
+            ends.append(context.get(machine.cycles))
+
+    async def memory(context: SimulatorContext) -> None:
+        await serve(context, machine, external, pauses)
+
+    simulator = Simulator(circuit)
+    simulator.add_clock(CLOCK_S)
+    simulator.add_testbench(host)
+    simulator.add_testbench(reader)
+    if program.arch.external_depth:
+        simulator.add_testbench(memory, background=True)
+    if watch is not None:
+        parts = {"datapath": machine, **{name: part.origins[0] for part, name, _ in circuit.subfragments}}
+        simulator.add_testbench(partial(watch, parts=parts), background=True)
+    with tqdm(total=cycles(program, len(groups)), desc="simulate", unit=" cycles", delay=3, leave=False) as bar:
+        while len(scores) < len(groups):
+            simulator.run_until((bar.n + GLANCE_CYCLES) * CLOCK_S)
+            bar.update(GLANCE_CYCLES)
+    return scores, ends
 
 
 async def put(context: SimulatorContext, port: stream.Interface, payloads: Iterable[Any], pauses: Iterator[int] = AT_ONCE) -> None:
@@ -100,49 +156,3 @@ async def serve(context: SimulatorContext, machine: Datapath, words: np.ndarray,
         if passed["write"]:
             words[written.address] = list(written.word)
         wait = {name: next(pause[name]) if passed[name] else max(wait[name] - 1, 0) for name in wait}
-
-
-def _run(program: Program, groups: Sequence[np.ndarray], pauses: Sequence[int]) -> tuple[list[np.ndarray], list[int]]:
-    """The score words (words, rows) of every batch of images (rows, features), and the machine's count of cycles before and after each."""
-    machine = Datapath(program.arch)
-    external = np.zeros((program.arch.external_depth, program.arch.rows), np.int64)
-    score_words = program.score.max() - program.score.min() + 1
-    scores, ends = [], [0]
-
-    async def host(context: SimulatorContext) -> None:
-        if program.resident:
-            await put(context, machine.load, program.loads[0].tolist())
-            await context.tick().repeat(FETCH_CYCLES)
-            ends[0] = context.get(machine.cycles)
-        for batch in groups:
-            words = in_memory_order(batch, program)
-            for number, load in enumerate(() if program.resident else program.loads):
-                # A word passes only when the batch before is done.
-                await put(context, machine.load, load[:1].tolist(), cycle(pauses))
-                if number == 0 and program.source == "external":
-                    external[program.image.min() :][: len(words)] = words
-                await put(context, machine.load, load[1:].tolist(), cycle(pauses))
-                if number == 0 and program.source == "image":
-                    await put(context, machine.image, words.tolist(), cycle(pauses))
-            if program.resident:
-                await put(context, machine.image, words.tolist(), cycle(pauses))
-
-    async def reader(context: SimulatorContext) -> None:
-        for _ in groups:
-            scores.append(np.array(await take(context, machine.score, score_words, cycle(pauses)), np.int64))
-            ends.append(context.get(machine.cycles))
-
-    async def memory(context: SimulatorContext) -> None:
-        await serve(context, machine, external, pauses)
-
-    simulator = Simulator(machine)
-    simulator.add_clock(CLOCK_S)
-    simulator.add_testbench(host)
-    simulator.add_testbench(reader)
-    if program.arch.external_depth:
-        simulator.add_testbench(memory, background=True)
-    with tqdm(total=cycles(program, len(groups)), desc="simulate", unit=" cycles", delay=3, leave=False) as bar:
-        while len(scores) < len(groups):
-            simulator.run_until((bar.n + GLANCE_CYCLES) * CLOCK_S)
-            bar.update(GLANCE_CYCLES)
-    return scores, ends

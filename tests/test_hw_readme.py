@@ -12,26 +12,33 @@ import numpy as np
 import pytest
 from amaranth.lib import data
 from amaranth.sim import Simulator
+from pins import Pins
 from test_datapath import ARCH, FEATURES, two_layers
 
 import hw.gateware.datapath
 from bayestt.algebra.fixed import Fixed
 from bayestt.ir.graph import Graph, Op, verify
+from bayestt.ir.lower import lower
 from hw.arch import Arch, Target
+from hw.board import BAUD, bitstream
 from hw.cycles import cycles, instruction_cycles
 from hw.driver import Driver, Simulated, Status
 from hw.emulate import emulate
 from hw.energy import energy_j
 from hw.gateware.axi import AxiDatapath
+from hw.gateware.bridge import ANSWER, REQUEST, Fault, Kind
 from hw.gateware.datapath import Datapath
 from hw.gateware.registers import CONTROL, STATUS, Register
+from hw.gateware.serial import WINDOW
 from hw.gateware.widen import beats
 from hw.program import Program, Segment, packed
+from hw.serial import Serial
 from hw.synthesize import PARTS, synthesize
+from hw.waves import waves
 
 ROOM = Path(hw.gateware.datapath.__file__).parent.parent
 TEXT = (ROOM / "README.md").read_text()
-CHAIN, DRIVER, BOARD, BITSTREAM = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+CHAIN, WAVES, DRIVER, BOARD, BITSTREAM, BUILD, HOST = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 def table(heading: str) -> list[list[str]]:
@@ -141,6 +148,25 @@ def test_the_formulas_of_a_batch_are_the_function(fill: int, send: int, source: 
 
 
 def test_the_code_runs_and_its_three_readers_agree() -> None:
+    names = dense_layer()
+    imports = ("bayestt.ir.lower", "hw.assemble", "hw.emulate", "hw.simulate", "hw.verilog")
+    lines = [f"from {module} import {module.rsplit('.')[-1]}" for module in imports]
+    results = [f"results.append({line.split('#')[0].strip()})" if " = " not in line else line for line in CHAIN.strip().splitlines()]
+    names["results"] = []
+    exec("\n".join(lines + results), names)
+    emulated, simulated, text = names["results"]
+    assert emulated.tolist() == simulated.tolist() == (names["x"] @ names["graph"].consts["core"]).tolist()
+    assert "module datapath(" in text
+
+
+def test_the_lines_that_show_waves_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(WAVES, {"lower": lower, "waves": waves, **dense_layer()})
+    assert {path.name for path in tmp_path.iterdir()} == {"layer.vcd", "layer.gtkw"}
+
+
+def dense_layer() -> dict[str, object]:
+    """What the code calls graph, arch and x: a layer y of 5 features and 3 scores, and 5 images."""
     eight, wide = Fixed(8, 0), Fixed(32, 0)
     ops = (
         Op("x", "INPUT", ("n", "j"), format=eight),
@@ -148,15 +174,8 @@ def test_the_code_runs_and_its_three_readers_agree() -> None:
         Op("y", "CONTRACT", ("n", "i"), ("x", "core"), wide),
     )
     core = np.random.default_rng(0).integers(-128, 128, (5, 3))
-    names = {"graph": verify(Graph(ops, {"j": 5, "i": 3}, {"core": core})), "arch": Arch(rows=2, lanes=2), "x": np.arange(15).reshape(3, 5)}
-    imports = ("bayestt.ir.lower", "hw.assemble", "hw.emulate", "hw.simulate", "hw.verilog")
-    lines = [f"from {module} import {module.rsplit('.')[-1]}" for module in imports]
-    results = [f"results.append({line.split('#')[0].strip()})" if " = " not in line else line for line in CHAIN.strip().splitlines()]
-    names["results"] = []
-    exec("\n".join(lines + results), names)
-    emulated, simulated, text = names["results"]
-    assert emulated.tolist() == simulated.tolist() == (names["x"] @ core).tolist()
-    assert "module datapath(" in text
+    graph = verify(Graph(ops, {"j": 5, "i": 3}, {"core": core}))
+    return {"graph": graph, "arch": Arch(rows=2, lanes=2), "x": np.arange(25).reshape(5, 5)}
 
 
 def test_the_table_of_parts_has_every_part() -> None:
@@ -214,6 +233,33 @@ def test_the_board_runs_as_shown_if_pynq_does_what_its_documentation_says(monkey
         pass
     driver.load()
     assert driver.run(x).tolist() == emulate(program, x).tolist()
+
+
+@pytest.mark.slow
+def test_the_lines_that_build_for_the_board_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(BUILD, {"bitstream": bitstream, "arch": ARCH})
+    assert (tmp_path / "board" / "machine.bit").stat().st_size > 10_000
+    assert "DSP" in capsys.readouterr().out
+
+
+def test_the_host_runs_as_shown_if_the_board_is_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "serial", SimpleNamespace(Serial=lambda name, baud, timeout: Pins(ARCH)))
+    program, x = two_layers(0), np.arange(2 * FEATURES).reshape(2, FEATURES)
+    names = {"Driver": Driver, "Serial": Serial, "program": program, "x": x}
+    exec(HOST, names)
+    assert names["scores"].tolist() == emulate(program, x).tolist()
+    assert f"{BAUD:_}" in HOST and f"{BAUD:,} baud" in TEXT
+
+
+def test_the_tables_of_requests_have_every_kind_and_every_fault() -> None:
+    for heading, members in (("| kind |", Kind), ("| fault |", Fault)):
+        assert [(int(number), name.strip("`")) for number, name, *_ in table(heading)] == [
+            (each.value, each.name.lower()) for each in members
+        ]
+    assert REQUEST.const({"kind": 1, "register": 1}).as_bits() == 1 + 8
+    assert ANSWER.const({"kind": 1, "fault": 1, "last": 1}).as_bits() == 1 + 8 + 32
+    assert f"{WINDOW} requests" in TEXT
 
 
 class Channel:

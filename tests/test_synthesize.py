@@ -51,6 +51,7 @@ def test_synthesis_is_deterministic_and_counts_what_it_finds(fresh: Path, monkey
 def test_a_bitstream_comes_out_once_and_another_seed_keeps_the_netlist(fresh: Path) -> None:
     first, other = (synthesize(TINY, requested_hz=50e6, seed=seed) for seed in (0, 1))
     assert first.netlist == other.netlist
+    assert len(list(fresh.rglob("shell.json"))) == 1
     assert first.clock_hz > 20e6 and other.clock_hz > 20e6
     assert first.path[0].what == "clk-to-q" and first.path[-1].what == "setup"
     assert sum(delay.delay_s for delay in first.path) == pytest.approx(1 / first.clock_hz, rel=1e-3)
@@ -71,13 +72,13 @@ def test_a_machine_too_large_is_refused(fresh: Path) -> None:
 
 def test_the_text_is_the_same_in_another_process_and_says_that_no_memory_collides() -> None:
     arch = f"Arch(rows=2, lanes=2, external_depth=8, **{DEPTHS})"
-    program = f"from hw.arch import Arch; from hw.synthesize import rtlil_of; print(rtlil_of({arch}), end='')"
+    program = f"from hw.arch import Arch; from hw.synthesize import rtlil_of; print(rtlil_of({arch}, 'ecp5-85f'), end='')"
     texts = {
         subprocess.run([sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
         for seed in ("1", "2")
     }
     (text,) = texts
-    assert text == rtlil_of(eval(arch))
+    assert text == rtlil_of(eval(arch), "ecp5-85f")
     assert text.count("COLLISION_X_MASK 1'1") >= 5 and "COLLISION_X_MASK 1'0" not in text
 
 
@@ -188,7 +189,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_tool_says_is_shown_and_nothing_is_kept(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hw.synthesize.rtlil_of", lambda arch: "module \\shell\n  nonsense\nend\n")
+    monkeypatch.setattr("hw.synthesize.rtlil_of", lambda arch, part: "module \\shell\n  nonsense\nend\n")
     with pytest.raises(RuntimeError, match=r"yosys failed on the gateware with 1: repair what it names. It says: (.|\n)*nonsense"):
         synthesize(TINY, "zu3eg")
     assert {path.name for path in fresh.rglob("*") if path.is_file()} <= {"lock"}
