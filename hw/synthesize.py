@@ -128,7 +128,7 @@ def rtlil_of(arch: Arch, part: str) -> str:
     """The machine in its shell for yosys, made for a part: the same text every time."""
     machine = Shell(arch)
     ports = {"_".join(path): (Value.cast(port), None) for path, _, port in machine.signature.flatten(machine)}
-    return collisions_do_not_matter(rtlil.convert(machine, PARTS[part], name="shell", ports=ports, emit_src=False))
+    return collisions_do_not_matter(rtlil.convert(machine, "shell", PARTS[part], ports=ports, emit_src=False))
 
 
 def collisions_do_not_matter(text: str) -> str:

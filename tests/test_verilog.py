@@ -24,6 +24,9 @@ CHANNELS = {
 }
 SENT = ("s_axi_b", "s_axi_r", "m_axis_score_t")
 """The channels on which the machine sends."""
+LANES = [f"mac.lane_{lane}" for lane in range(2)]
+COMPONENTS = {"loader", "fetcher", "walker", "mac", "requantize", *LANES, *(f"{lane}.multiplier_{row}" for lane in LANES for row in range(2))}
+"""The parts of a machine of two rows and two lanes."""
 
 
 def test_axi_ports_have_the_names_by_which_tools_know_them() -> None:
@@ -41,7 +44,7 @@ def test_axi_ports_have_the_names_by_which_tools_know_them() -> None:
 
 def test_axi_comes_around_the_same_modules() -> None:
     modules = set(re.findall(r"^module \\?(\S+?) ?\(", axi_verilog(Arch(rows=2, lanes=2, **SMALL)), re.MULTILINE))
-    parts = {"registers", "load", "image", "score", *(f"datapath{part}" for part in ("", ".loader", ".walker", ".mac", ".requantize"))}
+    parts = {"registers", "load", "image", "score", "datapath", *(f"datapath.{part}" for part in COMPONENTS)}
     assert modules == {"axi_datapath", "axi_datapath.axi", *(f"axi_datapath.axi.{part}" for part in parts)}
 
 
@@ -74,8 +77,8 @@ def test_a_machine_with_external_memory_has_its_three_streams() -> None:
 
 
 def test_every_component_is_a_module() -> None:
-    components, copies = {"loader", "walker", "mac", "requantize"}, {"external", "external.places"}
-    for depth, expected in ((0, components), (8, components | copies)):
+    copies = {"external", *(f"external.{queue}" for queue in ("questions", "places", "words"))}
+    for depth, expected in ((0, COMPONENTS), (8, COMPONENTS | copies)):
         text = verilog(Arch(rows=2, lanes=2, **SMALL, external_depth=depth))
         modules = set(re.findall(r"^module \\?(\S+?) ?\(", text, re.MULTILINE))
         assert {f"datapath.{name}" for name in expected} | {"datapath"} == modules
