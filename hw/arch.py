@@ -29,6 +29,7 @@ class Target(enum.Enum, shape=8):
 class Arch:
     """An output-stationary array of `rows` x `lanes` multipliers and its memories; a batch of `rows` images runs at once.
 
+    The rows lie in `tiles` equal parts, each a cycle behind the one before it: the more rows, the more tiles let the clock stay as fast.
     A data word is `rows` elements (the same element of every image), a weight word `lanes` weights, an init word `lanes` accumulators,
     a score word `rows` accumulators, a code word one instruction; depths are in words. `loops` is how deep an instruction's nest may be.
     The image memory, of data words, a power of two, is there twice: one batch comes in while another is computed. The external memory, of
@@ -37,6 +38,7 @@ class Arch:
 
     rows: int = 16
     lanes: int = 4
+    tiles: int = 1
     data_bits: int = 8
     weight_bits: int = 8
     acc_bits: int = 32
@@ -51,7 +53,7 @@ class Arch:
     external_depth: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("rows", "lanes", "loops", "image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"):
+        for field in ("rows", "lanes", "tiles", "loops", "image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"):
             if getattr(self, field) < 1:
                 raise ValueError(f"Arch.{field} is {getattr(self, field)}, expected at least 1: give the machine some")
         for field, low, high in (
@@ -64,6 +66,10 @@ class Arch:
         ):
             if not low <= getattr(self, field) <= high:
                 raise ValueError(f"Arch.{field} is {getattr(self, field)}, expected {low} to {high}: choose a width in that range")
+        if self.rows % self.tiles:
+            raise ValueError(f"Arch.tiles is {self.tiles}, expected to divide the {self.rows} rows: choose a divisor")
+        if self.tiles > 1 and self.external_depth:
+            raise ValueError(f"Arch.tiles is {self.tiles}, expected 1 with an external memory, whose words are of all rows: choose one tile")
         if self.image_depth & (self.image_depth - 1):
             raise ValueError(f"Arch.image_depth is {self.image_depth}, expected a power of two: choose the next larger one")
 

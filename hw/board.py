@@ -81,6 +81,4 @@ def _ulx3s() -> Platform:
         from amaranth_boards.ulx3s import ULX3S_85F_Platform
     except ModuleNotFoundError as fault:
         raise ModuleNotFoundError("the package amaranth-boards is not installed: pip install 'bayestt[fpga]'") from fault
-    platform = ULX3S_85F_Platform()
-    platform.multiplier = PARTS[PART].multiplier
-    return platform
+    return ULX3S_85F_Platform()

@@ -10,7 +10,7 @@ from bayestt.ir.nest import Nest
 from hw.arch import Arch
 from hw.assemble import instructions
 from hw.emulate import shape
-from hw.gateware.datapath import LATENCY
+from hw.gateware.tile import LATENCY
 from hw.gateware.external import External
 from hw.program import Program
 
@@ -71,7 +71,7 @@ def _resident(program: Program, batches: int) -> int:
     moment = _Moment(_LONG_AGO, 0)
     for _ in range(batches):
         filled = max(filled, ends[-2]) + fill
-        moment = _issued(code, moment, filled + 1, sent)
+        moment = _issued(code, moment, filled + 1, sent, program.arch)
         ends.append(moment.step)
         sent = moment.done + send
     return sent + 2
@@ -86,12 +86,12 @@ def _anew(program: Program) -> int:
         if number == 0 and program.source == "image":
             begins = max(begins, loaded + 2 + _words(program.image))
         code = tuple(map(program.arch.instruction.from_bits, segment.code))
-        moment = _issued(code, _Moment(_LONG_AGO, now), begins, 0)
+        moment = _issued(code, _Moment(_LONG_AGO, now), begins, 0, program.arch)
         now = moment.done + 1
     return moment.done + send + 2
 
 
-def _issued(code: Sequence[data.Const], moment: _Moment, begins: int, sent: int) -> _Moment:
+def _issued(code: Sequence[data.Const], moment: _Moment, begins: int, sent: int, arch: Arch) -> _Moment:
     """The last step of instructions of which the first may begin in a cycle, and those that give scores when others have been `sent`."""
     for number, instruction in enumerate(code):
         tiles, steps = shape(instruction)
@@ -103,7 +103,7 @@ def _issued(code: Sequence[data.Const], moment: _Moment, begins: int, sent: int)
             moment = _Moment(last, last + 1 + _copy_stages(instruction), True)
         else:
             last = first + steps - 1 + (tiles - 1) * max(steps, instruction.lanes)
-            moment = _Moment(last, last + LATENCY + instruction.lanes)
+            moment = _Moment(last, last + LATENCY + instruction.lanes + arch.tiles - 1)
     return moment
 
 

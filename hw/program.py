@@ -13,7 +13,7 @@ from bayestt.algebra.fixed import wrap
 from bayestt.artifact import read_arrays, write_arrays
 from hw.arch import Arch, Target
 
-MAGIC, VERSION = int.from_bytes(b"btt!", "little"), 3
+MAGIC, VERSION = int.from_bytes(b"btt!", "little"), 4
 
 
 @dataclass(frozen=True, eq=False)

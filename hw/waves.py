@@ -22,9 +22,9 @@ GROUPS = {
     "streams": "datapath",
     "instructions": "walker.i",
     "steps: addresses, marks, mode": "walker.o",
-    "operands": "mac.i",
-    "sums": "mac.o",
-    "results, and where they are written": "requantize.o",
+    "operands": "tile_0.mac.i",
+    "sums": "tile_0.mac.o",
+    "results, and where they are written": "tile_0.requantize.o",
     "external memory": "external",
 }
 """What signals mean, and the port, or the component, that they belong to; of an `Arch` without external memory the last one is empty."""
@@ -102,7 +102,7 @@ def _passes(port: stream.Interface) -> Value:
 
 def _written(parts: Mapping[str, wiring.Component]) -> Value:
     """Whether an instruction's word is written: a result, or one that is copied from or to external memory."""
-    machine, results = parts["datapath"], parts["requantize"].o
+    machine, results = parts["datapath"], parts["tile_0.requantize"].o
     copied = [_passes(machine.answer), _passes(machine.write)] if "external" in parts else []
     return Cat(_passes(results), *copied).any()
 
@@ -110,7 +110,7 @@ def _written(parts: Mapping[str, wiring.Component]) -> Value:
 def _signals(parts: Mapping[str, wiring.Component]) -> Iterator[tuple[str, Value]]:
     """All that is shown, by name, in the order of the groups."""
     for place in GROUPS.values():
-        part, _, port = place.partition(".")
+        part, port = place.rsplit(".", 1) if "." in place else (place, "")
         for path, _, value in parts[part].signature.flatten(parts[part]) if part in parts else ():
             if port in ("", path[0]):
                 yield from _fields(".".join((part, *path)), value)

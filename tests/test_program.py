@@ -102,7 +102,7 @@ def test_a_program_for_another_machine_is_refused() -> None:
 
 
 def test_a_program_of_another_version_is_refused() -> None:
-    with pytest.raises(ValueError, match="version 7, expected 3"):
+    with pytest.raises(ValueError, match="version 7, expected 4"):
         Program.decode(_altered(3, 7), ARCH)
 
 

@@ -72,13 +72,13 @@ def test_a_machine_too_large_is_refused(fresh: Path) -> None:
 
 def test_the_text_is_the_same_in_another_process_and_says_that_no_memory_collides() -> None:
     arch = f"Arch(rows=2, lanes=2, external_depth=8, **{DEPTHS})"
-    program = f"from hw.arch import Arch; from hw.synthesize import rtlil_of; print(rtlil_of({arch}, 'ecp5-85f'), end='')"
+    program = f"from hw.arch import Arch; from hw.synthesize import rtlil_of; print(rtlil_of({arch}), end='')"
     texts = {
         subprocess.run([sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
         for seed in ("1", "2")
     }
     (text,) = texts
-    assert text == rtlil_of(eval(arch), "ecp5-85f")
+    assert text == rtlil_of(eval(arch))
     assert text.count("COLLISION_X_MASK 1'1") >= 5 and "COLLISION_X_MASK 1'0" not in text
 
 
@@ -189,7 +189,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_tool_says_is_shown_and_nothing_is_kept(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hw.synthesize.rtlil_of", lambda arch, part: "module \\shell\n  nonsense\nend\n")
+    monkeypatch.setattr("hw.synthesize.rtlil_of", lambda arch: "module \\shell\n  nonsense\nend\n")
     with pytest.raises(RuntimeError, match=r"yosys failed on the gateware with 1: repair what it names. It says: (.|\n)*nonsense"):
         synthesize(TINY, "zu3eg")
     assert {path.name for path in fresh.rglob("*") if path.is_file()} <= {"lock"}

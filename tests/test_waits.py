@@ -12,7 +12,7 @@ from bayestt.ir.schedule import Schedule
 from hw.arch import Arch
 from hw.assemble import assemble
 from hw.emulate import shape, walk
-from hw.gateware.datapath import LATENCY
+from hw.gateware.tile import LATENCY
 from hw.waits import waits
 
 ARCH = Arch(rows=1, lanes=4, loops=2)

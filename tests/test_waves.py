@@ -122,13 +122,13 @@ def passing(seen: dict, port: str, cycles: int) -> list[int]:
 
 def words(seen: dict, arch: Arch, cycles: int) -> Iterator[tuple[str, int | None, list[int]]]:
     """What is written in so many cycles: where (of a word from outside only which memory is known), and the numbers of all images."""
-    done = {cycle: ("results", arch.acc_bits) for cycle in passing(seen, "requantize.o", cycles)}
+    done = {cycle: ("results", arch.acc_bits) for cycle in passing(seen, "tile_0.requantize.o", cycles)}
     if arch.external_depth:
         done |= {cycle: (name, arch.data_bits) for name in ("answer", "write") for cycle in passing(seen, f"datapath.{name}", cycles)}
     for cycle, (name, bits) in sorted(done.items()):
         if name == "results":
-            memory = "scores" if seen["requantize.o.payload.mode.final"][cycle] else "data"
-            yield memory, seen["requantize.o.payload.y"][cycle], column(seen, "requantize.o", "payload.numbers", bits, cycle)
+            memory = "scores" if seen["tile_0.requantize.o.payload.mode.final"][cycle] else "data"
+            yield memory, seen["tile_0.requantize.o.payload.y"][cycle], column(seen, "tile_0.requantize.o", "payload.numbers", bits, cycle)
         elif name == "write":
             address = seen["datapath.write.payload.address"][cycle]
             yield "external", address, column(seen, "datapath.write", "payload.word", bits, cycle)

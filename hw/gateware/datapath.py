@@ -1,22 +1,19 @@
 """The whole machine: a program comes in, images come in and scores go out, batch after batch."""
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from dataclasses import replace
+
+from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import bits_for
 
 from hw.arch import Arch, Target
-from hw.gateware.external import READ_CYCLES, External, streams
+from hw.gateware.external import External, streams
 from hw.gateware.fetcher import Fetcher
 from hw.gateware.loader import Loader
-from hw.gateware.mac import Mac
-from hw.gateware.pipeline import delayed
-from hw.gateware.requantize import Requantize
+from hw.gateware.pipeline import delayed, registered
+from hw.gateware.tile import LATENCY, Tile, fill, operation
 from hw.gateware.walker import Walker
-
-LATENCY = READ_CYCLES + Mac.latency + Requantize.latency
-"""Cycles from the last step of a reduction to the first lane's results at the memory: read, multiply and add, requantize."""
 
 
 class Datapath(wiring.Component):
@@ -52,25 +49,15 @@ class Datapath(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         arch = self.arch
-        word = self.image.payload.shape()
         m.submodules.loader = loader = Loader(arch)
         m.submodules.fetcher = fetcher = Fetcher(arch)
         m.submodules.walker = walker = Walker(arch)
-        m.submodules.mac = mac = Mac(arch)
-        m.submodules.requantize = requantize = Requantize(arch)
         m.submodules.weights = weights = Memory(shape=arch.words[Target.WEIGHTS], depth=arch.weight_depth, init=[])
         m.submodules.inits = inits = Memory(shape=arch.words[Target.INITS], depth=arch.init_depth, init=[])
-        m.submodules.images = images = Memory(shape=word, depth=2 * arch.image_depth, init=[])
-        m.submodules.data = elements = Memory(shape=word, depth=arch.data_depth, init=[])
-        m.submodules.scores = scores = Memory(shape=self.score.payload.shape(), depth=arch.score_depth, init=[])
-        read_w = weights.read_port()
-        read_init = inits.read_port()
-        read_image = images.read_port()
-        write_image = images.write_port()
-        read_x = elements.read_port()
-        write_y = elements.write_port()
-        read_score = scores.read_port()
-        write_score = scores.write_port()
+        read_w, read_init = weights.read_port(), inits.read_port()
+        tiles = [Tile(replace(arch, rows=arch.rows // arch.tiles, tiles=1)) for _ in range(arch.tiles)]
+        for number, tile in enumerate(tiles):
+            m.submodules[f"tile_{number}"] = tile
 
         # Program in: the setup completes a segment.
         setup = Signal(arch.setup)
@@ -100,25 +87,20 @@ class Datapath(wiring.Component):
         fill_at = Signal(arch.address_bits)
         partial = Signal()
         begins, finished = Signal(), Signal()
-        fill = self.image.valid & self.image.ready
-        last_fill = fill & (fill_at == setup.image_last)
-        m.d.comb += [
-            write_image.addr.eq(delayed(m, Cat(fill_at[: len(write_image.addr) - 1], fill_page))),
-            write_image.data.eq(delayed(m, self.image.payload)),
-            write_image.en.eq(delayed(m, fill)),
-            taken_next.eq(taken + (fill & ~partial) - finished),
-        ]
+        fills = self.image.valid & self.image.ready
+        last_fill = fills & (fill_at == setup.image_last)
+        m.d.comb += taken_next.eq(taken + (fills & ~partial) - finished)
         m.d.sync += [filled.eq(filled + last_fill - begins), taken.eq(taken_next), read_page.eq(read_page ^ finished)]
         with m.If(last_fill):
             m.d.sync += [partial.eq(0), fill_at.eq(setup.image_first), fill_page.eq(~fill_page)]
-        with m.Elif(fill):
+        with m.Elif(fills):
             m.d.sync += [partial.eq(1), fill_at.eq(fill_at + 1)]
         with m.Elif(~partial):
             m.d.sync += fill_at.eq(setup.image_first)
 
         # Control: a segment comes in, then its instructions run one after another. What a cycle decides on was found out in the one before.
         owed, sending = Signal(), Signal()
-        settle = Signal(range(LATENCY + arch.lanes))
+        settle = Signal(range(LATENCY + arch.lanes + arch.tiles - 1))
         settled = Signal()
         copied = Signal()
         open_for_load, open_for_image, may = Signal(), Signal(), Signal()
@@ -151,7 +133,7 @@ class Datapath(wiring.Component):
             with m.State("Run"):
                 m.d.comb += walker.i.valid.eq(may)
                 m.d.sync += [
-                    open_for_load.eq(resident & between & ~fill & ~complete & ~(loading & loader.closes)),
+                    open_for_load.eq(resident & between & ~fills & ~complete & ~(loading & loader.closes)),
                     open_for_image.eq(setup.takes_image & ~taken_next[1] & ~loading & ~loader.o.valid),
                 ]
                 with m.If(takes):
@@ -177,89 +159,83 @@ class Datapath(wiring.Component):
             begins.eq(takes & fetcher.first & setup.takes_image),
         ]
 
-        # Operands: a step's addresses, then what the memories answer, then that in registers, where its marks meet it.
-        at = walker.o.payload
-        step = walker.o.valid
-        copying = Signal()
-        computed = step & ~copying
-        from_image = delayed(m, at.x[bits_for(arch.image_address - 1)], READ_CYCLES)
-        image_word, data_word = delayed(m, read_image.data), delayed(m, read_x.data)
-        x = Mux(from_image, image_word.as_value(), data_word.as_value())
+        # Steps go to the first tile, and a cycle later each to the next one; so do the weights for them, and images.
+        at, step = walker.o.payload, walker.o.valid
         m.d.comb += [
             finished.eq(step & at.complete & at.mode.end & setup.gives_scores & (taken != 0)),
-            read_image.addr.eq(Cat(at.x[: len(read_image.addr) - 1], read_page)),
-            read_x.addr.eq(at.x),
             read_w.addr.eq(at.w),
             read_init.addr.eq(at.init),
-            mac.i.valid.eq(delayed(m, computed, READ_CYCLES)),
-            mac.i.payload.x.eq(x),
-            mac.i.payload.w.eq(delayed(m, read_w.data)),
-            mac.i.payload.init.eq(delayed(m, read_init.data)),
-            *(mac.i.payload[name].eq(delayed(m, at[name], READ_CYCLES)) for name in ("first", "last", "y", "mode")),
         ]
-        # `settle` counts the cycles until all lanes of the latest tile are written.
-        with m.If(computed & at.last):
-            m.d.sync += settle.eq(LATENCY - 1 + at.mode.lanes)
+        operated, filling = Signal(operation(arch)), Signal(fill(arch))
+        m.d.comb += [operated[name].eq(at[name]) for name in ("x", "y", "first", "last", "mode")]
+        m.d.comb += [operated.page.eq(read_page), filling.page.eq(fill_page), filling.address.eq(fill_at)]
+        m.d.comb += filling.word.eq(self.image.payload)
+        arrives = [step, operated, registered(m, read_w.data), registered(m, read_init.data), delayed(m, fills), delayed(m, filling)]
+        rows = arch.rows // arch.tiles
+        for number, tile in enumerate(tiles):
+            if number:
+                arrives = [delayed(m, value) for value in arrives]
+            valid, doing, w, init, fill_valid, word = arrives
+            m.d.comb += [
+                tile.i.valid.eq(valid),
+                tile.i.payload.eq(doing),
+                tile.w.eq(w),
+                tile.init.eq(init),
+                tile.image.valid.eq(fill_valid),
+                tile.image.payload.address.eq(word.address),
+                tile.image.payload.page.eq(word.page),
+                *(tile.image.payload.word[row].eq(word.word[number * rows + row]) for row in range(rows)),
+            ]
+        # `settle` counts the cycles until all lanes of the latest reduction are written, in all tiles.
+        written = LATENCY - 2 + arch.tiles + at.mode.lanes
+        copies_word = at.mode.load | at.mode.store
+        with m.If(step & at.last & ~copies_word):
+            m.d.sync += settle.eq(written)
         with m.Elif(settle != 0):
             m.d.sync += settle.eq(settle - 1)
         m.d.comb += settled.eq(settle == 0)
 
-        # Results go to the data memory, those of final instructions to the scores.
-        wiring.connect(m, mac.o, requantize.i)
-        result = requantize.o.payload
-        m.d.comb += [
-            write_y.addr.eq(result.y),
-            write_y.data.eq(Cat(number[: arch.data_bits] for number in result.numbers)),
-            write_y.en.eq(requantize.o.valid & ~result.mode.final),
-            write_score.addr.eq(result.y),
-            write_score.data.eq(result.numbers),
-            write_score.en.eq(requantize.o.valid & result.mode.final),
-        ]
-
-        # Words that are copied from or to external memory go past the multipliers.
+        # Words that are copied from or to external memory.
         if arch.external_depth:
+            (tile,) = tiles
             m.submodules.external = external = External(arch)
             for name in streams(arch):
                 wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(external, name))
             m.d.comb += [
-                copying.eq(at.mode.load | at.mode.store),
-                external.i.valid.eq(step & copying),
+                external.i.valid.eq(step & copies_word),
                 external.i.payload.eq(Cat(at.mode.load, at.x, at.y)),
-                external.word.eq(x),
+                external.word.eq(tile.x),
                 walker.hold.eq(external.hold),
                 settled.eq((settle == 0) & external.idle),
             ]
-            with m.If(external.o.valid):
-                m.d.comb += [
-                    write_y.addr.eq(external.o.payload.address),
-                    write_y.data.eq(external.o.payload.word),
-                    write_y.en.eq(1),
-                ]
+            wiring.connect(m, external.o, tile.copied)
 
         # Scores out, when all lanes of the last tile are written: the memory's output register and one behind it hold what waits.
         closing = Signal.like(settle)
         advance = ~self.score.valid | self.score.ready
         sent = Signal(arch.address_bits)
         at_end, ends = sent == setup.score_last, Signal()
+        score = Signal.like(self.score.payload, reset_less=True)
+        m.d.comb += self.score.payload.eq(score)
         with m.If(step & at.complete & at.mode.end & setup.gives_scores):
-            m.d.sync += closing.eq(LATENCY - 1 + at.mode.lanes)
+            m.d.sync += closing.eq(written)
         with m.Elif(closing != 0):
             m.d.sync += closing.eq(closing - 1)
         with m.If(closing == 1):
             m.d.sync += sending.eq(1)
-        m.d.comb += [read_score.addr.eq(sent), read_score.en.eq(advance)]
+        m.d.comb += [wire for tile in tiles for wire in (tile.score_at.eq(sent), tile.reads_score.eq(advance))]
         with m.If(~sending):
             m.d.sync += sent.eq(setup.score_first)
         with m.If(advance):
             m.d.sync += [sends.eq(sending), ends.eq(at_end), self.score.valid.eq(sends), self.last.eq(ends)]
-            m.d.sync += self.score.payload.eq(read_score.data)
+            m.d.sync += score.eq(Cat(tile.score for tile in tiles))
         with m.If(advance & sending):
             m.d.sync += sent.eq(sent + 1)
             with m.If(at_end):
                 m.d.sync += [sending.eq(0), owed.eq(0)]
 
         # Status.
-        waiting = self.error | control.ongoing("Load") | (control.ongoing("Run") & resident & between & ~fill)
+        waiting = self.error | control.ongoing("Load") | (control.ongoing("Run") & resident & between & ~fills)
         m.d.comb += self.busy.eq(~waiting | loading | loader.o.valid | ~sent_all)
         m.d.sync += self.cycles.eq(self.cycles + self.busy)
         return m

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.arch import Arch
-from hw.gateware.pipeline import delayed
+from hw.gateware.pipeline import registered
 
 
 class Fetcher(wiring.Component):
@@ -32,7 +32,7 @@ class Fetcher(wiring.Component):
         m.d.comb += [getattr(write, name).eq(getattr(self.write, name)) for name in ("addr", "data", "en")]
         number = Signal(range(self.arch.code_depth + 1))
         reads, came, fresh = Signal(init=1), Signal(), Signal()
-        word = delayed(m, read.data)  # at the memory's side, so that the way to those who look at it is not in the same cycle
+        word = registered(m, read.data)
         takes = came & (~self.o.valid | self.o.ready)
         m.d.comb += [read.addr.eq(number), self.beyond.eq(self.o.valid & ~self.o.payload.end & (number == self.arch.code_depth))]
         m.d.sync += [reads.eq(1), came.eq(reads & ~takes), fresh.eq(takes)]
