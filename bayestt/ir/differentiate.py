@@ -19,12 +19,12 @@ def differentiate(graph: Graph, images: int = 1, dense: bool = False, cost: Step
     unless `dense` allows it and it is cheapest. The images have no gradient. The loss is the sum of the images' cross-entropies;
     `interpret.gradients` is what the step means. An op of a kind that has no backward is refused by name.
     """
-    for op in inferring(graph, "differentiate").ops:
+    if inferring(graph, "differentiate").integer:
+        raise ValueError("an integer graph has no gradients: differentiate the float graph that it was made of")
+    for op in graph.ops:
         if op.kind not in DIFFERENTIABLE or op.window:
             what = f"{op.kind} through windows" if op.window else op.kind
             raise ValueError(f"op {op.name!r} ({what}) has no backward yet: differentiate a graph of {', '.join(DIFFERENTIABLE)}")
-    if graph.integer:
-        raise ValueError("an integer graph has no gradients: differentiate the float graph that it was made of")
     learning = _learning(graph)
     plans = {op.name: _plan(op, graph, learning, images, dense, cost) for op in graph.ops if op.kind == "CONTRACT"}
     forward = [made for op in graph.ops for made in (_steps(op, graph, plans[op.name]) if op.name in plans else [op])]
@@ -123,6 +123,7 @@ def _forward_names(op: Op, plan: _Plan) -> list[str]:
 
 
 def _batch_first(axes: Axes) -> Axes:
+    """The same axes, the batch before all others."""
     return tuple(sorted(axes, key=lambda axis: axis != "n"))
 
 

@@ -278,7 +278,8 @@ def _training_op_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
     if op.kind == "LABELS":
         return None if op.axes == ("n",) else "labels have the batch axis n alone"
     if op.kind == "ERROR" and (args[1].kind != "LABELS" or op.axes != args[0].axes):
-        return f"reads {args[0].name!r} ({' '.join(args[0].axes)}) and {args[1].name!r} ({args[1].kind}): scores of its own axes, and LABELS"
+        read = f"{args[0].name!r} ({' '.join(args[0].axes)}) and {args[1].name!r} ({args[1].kind})"
+        return f"reads {read}, expected scores of its own axes, and LABELS"
     if op.kind != "ERROR" and any(arg.kind == "LABELS" for arg in args):
         return "reads the labels: ERROR alone does"
     if op.kind == "MASK" and (other := [arg.name for arg in args if set(arg.axes) != set(op.axes)]):

@@ -29,7 +29,8 @@ def multiplications(graph: Graph, images: int = 1) -> int:
     total = 0
     for op in (op for op in graph.ops if op.kind == "CONTRACT" and len(op.args) > 1):
         if len(op.args) > 2 or op.window:
-            raise ValueError(f"op {op.name!r} multiplies {len(op.args)} operands, or through windows: fold or differentiate the graph first")
+            how = "through windows" if op.window else f"{len(op.args)} operands"
+            raise ValueError(f"op {op.name!r} multiplies {how}: give a graph without windows, folded or differentiated")
         total += _elements(graph, tuple({axis for name in op.args for axis in graph[name].axes}), images)
     return total
 
