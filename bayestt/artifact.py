@@ -25,7 +25,8 @@ HEADER, FOLDER = "header.json", "arrays/"
 def save(graph: Graph, path: str | Path) -> None:
     """Write a graph to one file; what was there before stays until the new file is complete."""
     verify(graph)
-    write_arrays(path, "graph", {"ops": [asdict(op) for op in graph.ops], "size": dict(graph.size)}, graph.consts)
+    header = {"ops": [asdict(op) for op in graph.ops], "size": dict(graph.size), "gradients": dict(graph.gradients)}
+    write_arrays(path, "graph", header, graph.consts)
 
 
 def load(path: str | Path) -> Graph:
@@ -33,7 +34,7 @@ def load(path: str | Path) -> Graph:
     header, consts = read_arrays(path, "graph")
     try:
         ops = tuple(_op(**fields) for fields in header["ops"])
-        return verify(Graph(ops, header["size"], consts))
+        return verify(Graph(ops, header["size"], consts, header.get("gradients", {})))
     except (KeyError, TypeError, ValueError) as fault:
         raise ValueError(f"{path} holds no legal graph ({fault}): write it again with bayestt.artifact.save") from fault
 

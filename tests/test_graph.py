@@ -88,6 +88,21 @@ FAULTS = {
     "a largest of a new axis": (IMAGE + "y MAX n i < x", r"axes \['i'\] are in no operand"),
     "a largest of two": (IMAGE + "y MAX n h < x x", "2 operands, expected 1 to 1"),
     "a largest's format": ("x INPUT n h @ 8/3\ny MAX n < x @ 8/4", "format is not that of 'x'"),
+    "labels of inference": (IMAGE + "t LABELS n\ny RELU n h < x", "'t' .*belongs to a training step, which has an ERROR"),
+    "a mask of inference": (IMAGE + "y MASK n h < x x", "'y' .*belongs to a training step"),
+    "labels with axes": (IMAGE + "t LABELS n h\ne ERROR n h < x t", "'t' .*labels have the batch axis n alone"),
+    "an error without labels": (
+        IMAGE + "r RELU n h < x\ne ERROR n h < x r",
+        r"'e' .*'r' \(RELU\), expected scores of its own axes, and LABELS",
+    ),
+    "an error of other axes": (IMAGE + "t LABELS n\ne ERROR n i < x t", r"'e' .*reads 'x' \(n h\)"),
+    "two errors": (IMAGE + "t LABELS n\ne ERROR n h < x t\nf ERROR n h < x t", r"\['e', 'f'\] are all an ERROR"),
+    "multiplied labels": (IMAGE + "t LABELS n\ne ERROR n h < x t\ny CONTRACT n h < x t", "'y' .*reads the labels: ERROR alone does"),
+    "a mask of other axes": (IMAGE + "t LABELS n\ne ERROR n h < x t\ny CONTRACT n < x e\nz MASK n h < e y", r"not those of \['y'\]"),
+    "an integer training step": (
+        "x INPUT n h @ 8/3\nt LABELS n @ 8/0\ne ERROR n h < x t @ 8/3",
+        "a training step computes in floats",
+    ),
     "operands too far apart to align": ("x INPUT n h @ 8/3\nb CONST h @ 8/60\ny ADD n h < x b @ 32/60", "'y' .*57"),
 }
 
@@ -117,6 +132,29 @@ LAYER = written(INTEGER + "y CONTRACT n i < x w @ 32/7", **SIZE)
 def test_a_constant_that_does_not_fit_its_op_is_refused(consts: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         verify(replace(LAYER, consts=consts))
+
+
+TRAINING = written(IMAGE + WEIGHT + "y CONTRACT n i < x w\nt LABELS n\ne ERROR n i < y t\ng CONTRACT h i < x e", **SIZE)
+
+
+def test_the_output_of_a_training_step_are_its_scores() -> None:
+    graph = verify(replace(TRAINING, gradients={"w": "g"}))
+    assert graph.trains and not LAYER.trains
+    assert graph.output.name == "y"
+
+
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [
+        (replace(TRAINING, gradients={"w": "e"}), "op 'e' is no gradient of 'w': name a constant, and an op of its axes"),
+        (replace(TRAINING, gradients={"w": "nowhere"}), "'nowhere' is no gradient of 'w'"),
+        (replace(TRAINING, gradients={"x": "g"}), "'g' is no gradient of 'x'"),
+        (replace(LAYER, gradients={"w": "w"}), r"gradients of \['w'\] and no ERROR"),
+    ],
+)
+def test_a_gradient_of_something_else_is_refused(graph: Graph, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        verify(graph)
 
 
 @settings(max_examples=50, deadline=None)

@@ -42,7 +42,7 @@ def order(axes: Sequence[Axes], out: Axes, size: Mapping[str, int]) -> tuple[Ste
     cost, split = [0] * (whole + 1), [0] * (whole + 1)
     for part in range(1, whole + 1):
         if part & (part - 1):
-            joined = ((half, kept[half] | kept[part ^ half]) for half in _halves(part))
+            joined = ((half, kept[half] | kept[part ^ half]) for half in halves(part))
             cost[part], split[part] = min((cost[h] + cost[part ^ h] + prod(size[axis] for axis in names), h) for h, names in joined)
     known, steps = [tuple(operand) for operand in axes], []
 
@@ -157,7 +157,7 @@ def numbered(arrays: Sequence, axes: Sequence[Axes], out: Axes) -> list:
     return [*interleaved, [number[axis] for axis in out]]
 
 
-def _halves(part: int) -> Iterator[int]:
+def halves(part: int) -> Iterator[int]:
     """Every way to part a set of bits in two, as the greater part."""
     half = (part - 1) & part
     while half > part ^ half:

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from bayestt.algebra.einsum import Axes, chain, einsum, spread
-from bayestt.ir.graph import Graph, Op, Window, biases, verify, windowed
+from bayestt.ir.graph import Graph, Op, Window, biases, inferring, verify, windowed
 from bayestt.ir.group import Group, shape_of
 
 GroupCost = Callable[[Group, Mapping[str, int]], float]
@@ -26,7 +26,7 @@ def fold(graph: Graph, cost: GroupCost | None = None) -> Graph:
     is read in the step that needs its taps. Cheapest is what multiplies least or, given the `cost` of a step on a machine, what costs
     least: then cores are also multiplied with each other, down to the dense weight, where a step with their product is cheaper.
     """
-    ready = _melted(_without_views(_constants_computed(verify(graph))))
+    ready = _melted(_without_views(_constants_computed(inferring(graph, "fold"))))
     return verify(_constants_computed(_pairwise(ready, cost)))
 
 

@@ -1,7 +1,7 @@
 """A trained network as operations over named axes: a tensor dataflow graph."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
@@ -20,7 +20,12 @@ ARITY = {
     "RELU": (1, 1),
     "ROUND": (1, 1),
     "VIEW": (1, 1),
+    "LABELS": (0, 0),
+    "ERROR": (2, 2),
+    "MASK": (2, 2),
 }
+TRAINING = ("LABELS", "ERROR", "MASK")
+"""The kinds that only a training step has."""
 STORED_BITS, ACCUMULATOR_BITS = 16, 32
 """Integers up to the first width may be kept between operations; sums have the second, and are gone once they are rounded."""
 
@@ -52,6 +57,11 @@ class Op:
     VIEW      the same elements in the same (row-major) order under other axes
 
     CONTRACT and MAX may read axes of their activation through a `window`; what is not there adds nothing, and is never the largest.
+    Three more kinds make a training step of a graph (see `differentiate`), in which contractions may multiply activations and sum `n`:
+
+    LABELS    the images' classes                 ERROR  softmax(scores) - one-hot(labels), the gradient of their cross-entropy
+    MASK      the first operand where the second one is positive, else 0
+
     The batch axis `n` comes first in every activation. An error or a picture shows `name`: `fc1.core0`, `fc1.relu`.
     """
 
@@ -69,18 +79,21 @@ class Graph:
     """Operations in an order in which they can run, the last one being the output; its meaning is `interpret`.
 
     `size` gives every axis but the batch `n`; in an integer graph every op has a format and every constant is an integer array.
+    A training step says in `gradients` which op makes the gradient of each constant; its output are the scores that its ERROR reads.
     """
 
     ops: tuple[Op, ...]
     size: Mapping[str, int]
     consts: Mapping[str, np.ndarray]
+    gradients: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", MappingProxyType({axis: int(extent) for axis, extent in self.size.items()}))
         object.__setattr__(self, "consts", MappingProxyType(dict(self.consts)))
+        object.__setattr__(self, "gradients", MappingProxyType(dict(self.gradients)))
 
     def __reduce__(self) -> tuple:
-        return Graph, (self.ops, dict(self.size), dict(self.consts))
+        return Graph, (self.ops, dict(self.size), dict(self.consts), dict(self.gradients))
 
     def __getitem__(self, name: str) -> Op:
         if found := self._named.get(name):
@@ -95,7 +108,12 @@ class Graph:
     @property
     def output(self) -> Op:
         """The scores."""
-        return self.ops[-1]
+        return self[self._error.args[0]] if self._error else self.ops[-1]
+
+    @property
+    def trains(self) -> bool:
+        """Whether the graph is a training step."""
+        return self._error is not None
 
     @property
     def integer(self) -> bool:
@@ -123,6 +141,10 @@ class Graph:
     @cached_property
     def _named(self) -> dict[str, Op]:
         return {op.name: op for op in reversed(self.ops)}
+
+    @cached_property
+    def _error(self) -> Op | None:
+        return next((op for op in self.ops if op.kind == "ERROR"), None)
 
     @cached_property
     def _readers(self) -> dict[str, list[Op]]:
@@ -165,19 +187,28 @@ def verify(graph: Graph) -> Graph:
     """The same graph, if it is legal; else an error that names the op and what is wrong with it."""
     if not graph.ops or graph.input.kind != "INPUT" or any(op.kind == "INPUT" for op in graph.ops[1:]):
         raise ValueError("a graph starts with its one INPUT: put it first")
-    if graph.output.kind in ("INPUT", "CONST") or "n" not in graph.output.axes:
+    if not graph.trains and (graph.output.kind in ("INPUT", "CONST") or "n" not in graph.output.axes):
         raise ValueError("a graph ends with an operation on its input, and this one has none")
     seen: dict[str, Op] = {}
     for op in graph.ops:
         if fault := _fault(op, seen, graph):
             raise ValueError(f"op {op.name!r} ({op.kind} {' '.join(op.axes)}): {fault}")
         seen[op.name] = op
+    if fault := _training_fault(graph):
+        raise ValueError(fault)
     for op in graph.ops[:-1] if graph.integer else ():
         if op.kind != "CONST" and op.format.bits > STORED_BITS and completion(graph, op) is None:
             readers = [reader.name for reader in graph.consumers(op.name)]
             raise ValueError(f"op {op.name!r} keeps {op.format.bits} bits for {readers}: ROUND it to {STORED_BITS} at most")
     if stray := set(graph.consts) - {op.name for op in graph.ops if op.kind == "CONST"}:
         raise ValueError(f"constants {sorted(stray)} belong to no CONST op")
+    return graph
+
+
+def inferring(graph: Graph, verb: str) -> Graph:
+    """The same graph, if it is legal and no training step, which `verb` does not take."""
+    if verify(graph).trains:
+        raise ValueError(f"{verb} takes no training step ({' '.join(TRAINING)}): give the graph that was differentiated")
     return graph
 
 
@@ -209,13 +240,16 @@ def _axes_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
         return "has a window: only CONTRACT and MAX read through one"
     if op.kind == "CONST":
         return _const_fault(op, graph)
-    if args and ("n" in op.axes) != bool(activations):
+    sums_images = graph.trains and op.kind == "CONTRACT" and "n" not in op.axes
+    if args and ("n" in op.axes) != bool(activations) and not sums_images:
         return "its result and its operands disagree on the batch axis n"
-    if (op.kind == "INPUT" or activations) and op.axes[:1] != ("n",):
+    if (not args or activations) and op.axes[:1] != ("n",) and not sums_images:
         return "the batch axis n comes first"
-    if op.kind != "INPUT" and not activations and (op.kind != "CONTRACT" or graph.integer):
+    if args and not activations and (graph.integer or op.kind not in ("CONTRACT", *(["ADD"] if graph.trains else []))):
         return "works on constants alone: compute the constant before"
-    if op.kind == "CONTRACT" and len(activations) > 1:
+    if op.kind in TRAINING or any(arg.kind == "LABELS" for arg in args):
+        return _training_op_fault(op, args, graph)
+    if op.kind == "CONTRACT" and len(activations) > 1 and not graph.trains:
         return f"multiplies activations {[arg.name for arg in activations]}: a contraction takes one, and constants"
     if op.kind in ("CONTRACT", "MAX"):
         if op.window and (fault := _window_fault(op, activations, [arg for arg in args if arg not in activations], graph)):
@@ -234,6 +268,36 @@ def _axes_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
         return f"views under axes {sorted(known)} that its operand has already: name new ones"
     if op.kind == "VIEW" and _elements(op, graph) != _elements(args[0], graph):
         return f"{_elements(op, graph)} elements cannot view the {_elements(args[0], graph)} of {args[0].name!r}"
+    return None
+
+
+def _training_op_fault(op: Op, args: list[Op], graph: Graph) -> str | None:
+    """What is wrong with an op that only a training step has, or with one that reads its labels."""
+    if not graph.trains:
+        return "belongs to a training step, which has an ERROR"
+    if op.kind == "LABELS":
+        return None if op.axes == ("n",) else "labels have the batch axis n alone"
+    if op.kind == "ERROR" and (args[1].kind != "LABELS" or op.axes != args[0].axes):
+        read = f"{args[0].name!r} ({' '.join(args[0].axes)}) and {args[1].name!r} ({args[1].kind})"
+        return f"reads {read}, expected scores of its own axes, and LABELS"
+    if op.kind != "ERROR" and any(arg.kind == "LABELS" for arg in args):
+        return "reads the labels: ERROR alone does"
+    if op.kind == "MASK" and (other := [arg.name for arg in args if set(arg.axes) != set(op.axes)]):
+        return f"its axes are not those of {other}"
+    return None
+
+
+def _training_fault(graph: Graph) -> str | None:
+    """What is wrong with a graph as a training step."""
+    if graph.trains and graph.integer:
+        return "a training step computes in floats: differentiate the float graph"
+    if len(errors := [op.name for op in graph.ops if op.kind == "ERROR"]) > 1:
+        return f"ops {errors} are all an ERROR: a training step has one"
+    if graph.gradients and not graph.trains:
+        return f"gradients of {sorted(graph.gradients)} and no ERROR: only a training step has gradients"
+    for const, made in graph.gradients.items():
+        if const not in graph.consts or made not in graph._named or graph[made].axes != graph[const].axes:
+            return f"op {made!r} is no gradient of {const!r}: name a constant, and an op of its axes"
     return None
 
 

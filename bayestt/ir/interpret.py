@@ -1,6 +1,6 @@
 """What a graph means: a plain numpy reader, op by op."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -10,7 +10,7 @@ from tqdm import tqdm
 from bayestt.algebra.einsum import Axes, einsum, spread
 from bayestt.algebra.fixed import requantize, wrap
 from bayestt.ir.contraction import contracted, seen
-from bayestt.ir.graph import Graph, Op, windowed
+from bayestt.ir.graph import Graph, Op, inferring, verify, windowed
 
 BATCH, ELEMENTS = 500, 1 << 21
 """Images interpreted at once and elements read of them, at most: enough to fill the vector units, few enough for a cache."""
@@ -27,11 +27,34 @@ def interpret(graph: Graph, x: np.ndarray, tap: Tap | None = None) -> np.ndarray
     int64. Its sums run in floats, many times faster than in int64: in float32 where no sum can leave 24 bits, else in float64, which holds
     integers exactly to 2**53: far beyond any accumulator.
     """
-    _check(graph, x)
+    _check(inferring(graph, "interpret"), x)
     arithmetic = _arithmetic(graph)
+    return np.concatenate([_run(graph, arithmetic, {"INPUT": x[batch]}, tap)[graph.output.name] for batch in _batches(graph, x)])
+
+
+def gradients(graph: Graph, x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What a training step makes of images (n, ...) and their classes (n,): scores (n, outputs), and the gradient of every constant.
+
+    The loss whose gradient it is: the images' cross-entropies, natural logarithm, summed over all of them. All in float64.
+    """
+    if not verify(graph).trains:
+        raise ValueError("the graph is no training step: differentiate it first")
+    _check(graph, x)
+    classes = prod(graph.shape(graph.output.axes[1:]))
+    if labels.shape != x.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels of shape {labels.shape} ({labels.dtype}) for {len(x)} images: one integer each, from 0 to {classes - 1}")
+    arithmetic, names = _arithmetic(graph), graph.gradients
+    found = [_run(graph, arithmetic, {"INPUT": x[batch], "LABELS": labels[batch]}, None) for batch in _batches(graph, x)]
+    return np.concatenate([each[graph.output.name] for each in found]), {
+        const: sum(each[made] for each in found) for const, made in names.items()
+    }
+
+
+def _batches(graph: Graph, x: np.ndarray) -> Iterator[slice]:
+    """Which images are interpreted together, in order."""
     batch = min(BATCH, max(1, ELEMENTS // max(_elements(graph, op) for op in graph.ops)))
-    starts = tqdm(range(0, len(x), batch), desc="interpret", unit="batch", delay=3, leave=False)
-    return np.concatenate([_run(graph, arithmetic, x[start : start + batch], tap) for start in starts])
+    for start in tqdm(range(0, len(x), batch), desc="interpret", unit="batch", delay=3, leave=False):
+        yield slice(start, start + batch)
 
 
 def _check(graph: Graph, x: np.ndarray) -> None:
@@ -70,6 +93,11 @@ def value(graph: Graph, op: Op, args: Sequence[np.ndarray], kind: type = np.floa
             return requantize(einsum(args, axes, op.axes), op.shift, op.format.bits).astype(kind)
         case "VIEW":
             return args[0].reshape(len(args[0]), *graph.shape(op.axes[1:]))
+        case "ERROR":
+            return _error(*args)
+        case "MASK":
+            gradient, activation = (spread(arg, names, op.axes) for arg, names in zip(args, axes, strict=True))
+            return np.where(activation > 0, gradient, 0)
     raise ValueError(f"op {op.name!r} ({op.kind}) is given, not computed")
 
 
@@ -118,15 +146,21 @@ def _largest(graph: Graph, op: Op, largest: dict[str, int]) -> int:
     return largest[op.args[0]]
 
 
-def _run(graph: Graph, arithmetic: _Arithmetic, x: np.ndarray, tap: Tap | None) -> np.ndarray:
-    """The scores of one batch; a value is forgotten once nobody reads it any more."""
+def _run(graph: Graph, arithmetic: _Arithmetic, given: Mapping[str, np.ndarray], tap: Tap | None) -> dict[str, np.ndarray]:
+    """The results of one batch by name, the scores (n, outputs); any other value is forgotten once nobody reads it any more.
+
+    `given` are the images, as INPUT, and in a training step their classes, as LABELS.
+    """
     values: dict[str, np.ndarray] = {}
-    last = {name: op.name for op in graph.ops for name in op.args}
+    results = {graph.output.name, *graph.gradients.values()}
+    last = {name: op.name for op in graph.ops for name in op.args if name not in results}
     for op in graph.ops:
         kind = arithmetic.kinds[op.name]
         match op.kind:
             case "INPUT":
-                found = x.astype(kind).reshape(len(x), *graph.shape(op.axes[1:]))
+                found = given["INPUT"].astype(kind).reshape(len(given["INPUT"]), *graph.shape(op.axes[1:]))
+            case "LABELS":
+                found = given["LABELS"]
             case "CONST":
                 found = arithmetic.consts[op.name]
             case _:
@@ -135,10 +169,17 @@ def _run(graph: Graph, arithmetic: _Arithmetic, x: np.ndarray, tap: Tap | None) 
             found = wrap(found, op.format.bits).astype(kind)
         values[op.name] = tap(op, found) if tap else found
         for name in {*op.args}:
-            if last[name] == op.name:
+            if last.get(name) == op.name:
                 del values[name]
-    scores = values[graph.output.name].reshape(len(x), -1)
-    return scores.astype(np.int64) if graph.integer else scores
+    scores = values[graph.output.name].reshape(len(given["INPUT"]), -1)
+    return {name: values[name] for name in results} | {graph.output.name: scores.astype(np.int64) if graph.integer else scores}
+
+
+def _error(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """softmax(scores) - one-hot(labels); classes are counted along the scores' axes, the last one fastest."""
+    flat = scores.reshape(len(scores), -1)
+    odds = np.exp(flat - flat.max(1, keepdims=True))
+    return (odds / odds.sum(1, keepdims=True) - np.eye(flat.shape[1])[labels]).reshape(scores.shape)
 
 
 def _contracted(graph: Graph, op: Op, args: list[np.ndarray], axes: list[Axes]) -> np.ndarray:

@@ -8,7 +8,7 @@ from bayestt.ir.choose import choose
 from bayestt.ir.constants import COPY, Constants, constants, part_of
 from bayestt.ir.cover import Box, Place, cover, part_at
 from bayestt.ir.cut import operand_box
-from bayestt.ir.graph import Graph, Op, verify
+from bayestt.ir.graph import Graph, Op, inferring
 from bayestt.ir.group import Group, copy_of, groups
 from bayestt.ir.nest import Nest
 from bayestt.ir.place import length
@@ -30,7 +30,7 @@ def lower(graph: Graph, tile: Nest, room: Room | None = None, cost: Cost = turns
     What does not fit the machine's `room` (None: everything does) lies in external memory: nests load strips of it, compute on them and
     store the results. No legal graph is refused, but one with an operation whose smallest strip, or part of constants, has no room.
     """
-    if not verify(graph).integer:
+    if not inferring(graph, "lower").integer:
         raise ValueError("only an integer graph can be lowered: quantize it first")
     if wide := [op.name for op in graph.ops if op.kind == "CONTRACT" and op.format.bits != tile.acc_bits]:
         raise ValueError(f"ops {wide} sum in {graph[wide[0]].format.bits} bits and the machine in {tile.acc_bits}: make them equal")

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from bayestt.algebra.einsum import Axes, einsum, spread
 from bayestt.algebra.fixed import Fixed, dequantize
 from bayestt.algebra.fixed import quantize as integers
-from bayestt.ir.graph import ACCUMULATOR_BITS, Graph, Op, biases, completion, verify
+from bayestt.ir.graph import ACCUMULATOR_BITS, Graph, Op, biases, completion, inferring, verify
 from bayestt.ir.interpret import interpret, value
 
 FINEST = 4
@@ -30,7 +30,7 @@ def quantize(graph: Graph, calibration: np.ndarray, weight_bits: int = 8, activa
     for what, bits in (("weight", weight_bits), ("activation", activation_bits)):
         if not 2 <= bits <= 8:
             raise ValueError(f"{bits} {what} bits: choose 2 to 8")
-    if verify(graph).integer:
+    if inferring(graph, "quantize").integer:
         raise ValueError("the graph is quantized already: give the float graph")
     if not np.isfinite(calibration).all():
         raise ValueError("the calibration images hold NaN or infinity: give finite ones")
