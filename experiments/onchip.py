@@ -29,7 +29,7 @@ from bayestt.ir.descend import Rule, State
 from bayestt.ir.start import start
 from bayestt.ir.training import ACTIVATION_BITS, IMAGE_FRAC, Training, training
 from bayestt.ir.training_memory import dense_bits, factor_bits, training_bits
-from bayestt.nets.descend import descend, scores
+from bayestt.nets.descend_batch import descend_batch, scores
 
 log = logging.getLogger("onchip")
 
@@ -49,7 +49,7 @@ def run(cfg: DictConfig, folder: Path) -> dict:
         history, state = json.loads(done.read_text()), load_state(folder / "state")
     for epoch in range(len(history), len(cfg.rates)):
         for batch in tqdm(batches.epoch(epoch), f"epoch {epoch}", len(batches), unit="step", leave=False):
-            state = descend(chain, state, images[batch.numpy()], labels[batch.numpy()], rule(cfg, chain, state, epoch))
+            state = descend_batch(chain, state, images[batch.numpy()], labels[batch.numpy()], rule(cfg, chain, state, epoch))
         small, _ = compact(chain, state)
         reached = accuracy(chain, state, cfg, data.validation)
         history.append({"validation": reached, "bits": factor_bits(small), "ranks": {k: int(s.alive.sum()) for k, s in state.scales.items()}})
@@ -82,7 +82,7 @@ def built(cfg: DictConfig) -> tuple[Training, list[int]]:
     """The training of the layers that are asked for, and the sizes of the dense net that they stand for."""
     forms = {name: Form(**form) for name, form in cfg.forms.items()}
     shapes = {name: (prod(form.rows), prod(form.cols)) for name, form in forms.items()}
-    chain = training({name: form.factorization(*shapes[name]) for name, form in forms.items()}, cfg.ease)
+    chain = training({name: form.factorization(*shapes[name]) for name, form in forms.items()}, cfg.ease, cfg.strips)
     return chain, [next(iter(shapes.values()))[1], *(rows for rows, _ in shapes.values())]
 
 

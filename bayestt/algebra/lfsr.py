@@ -12,7 +12,7 @@ PERIOD = (1 << DRAW_BITS) - 1
 def shifted(register: int) -> int:
     """The register after one clock: the exclusive or of bits 0, 2, 3 and 5 enters at bit 15, all others move down by one.
 
-    Its polynomial, x^16 + x^14 + x^13 + x^11 + 1, is primitive (Xilinx XAPP 052): from any number but 0 it passes through all others.
+    Its polynomial, x^16 + x^14 + x^13 + x^11 + 1, is primitive: from any number but 0 it passes through all others.
     """
     entering = (register ^ register >> 2 ^ register >> 3 ^ register >> 5) & 1
     return register >> 1 | entering << (DRAW_BITS - 1)

@@ -74,7 +74,8 @@ def descend(training: Training, state: State, images: np.ndarray, labels: np.nda
         for name in largest:
             largest[name] = max(largest[name], int(np.abs(values[name]).max()))
         for name, gradient in training.gradients.items():
-            totals[name] = saturate(totals[name] + values[gradient], GRADIENT_BITS)
+            for part in values[gradient].reshape(-1, *totals[name].shape):
+                totals[name] = saturate(totals[name] + part, GRADIENT_BITS)
     for name, gradient in training.gradients.items():
         largest[gradient] = int(np.abs(totals[name]).max())
     return moved(training, state, totals, largest, rule)
@@ -132,9 +133,8 @@ def error(scores: np.ndarray, label: int) -> np.ndarray:
     below = scores.max() - scores
     odds = np.where(below < len(EXPONENTIAL), EXPONENTIAL[np.minimum(below, len(EXPONENTIAL) - 1)], 0)
     mantissa, exponent = reciprocal(odds.sum())
-    found = requantize(odds * mantissa, int(exponent) - ERROR_FRAC, GRADIENT_BITS)
-    found.reshape(-1)[label] -= 1 << ERROR_FRAC
-    return found
+    chances = requantize(odds * mantissa, int(exponent) - ERROR_FRAC, GRADIENT_BITS)
+    return chances - ((np.arange(scores.size).reshape(scores.shape) == label) << ERROR_FRAC)
 
 
 def factors_of(training: Training, state: State) -> Values:

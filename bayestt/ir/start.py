@@ -36,12 +36,13 @@ def _fitting(training: Training, state: State, images: np.ndarray, labels: np.nd
     shifts: dict[str, int] = {}
     fracs = {name: parameter.factor.frac for name, parameter in training.parameters.items()} | {"image": IMAGE_FRAC, "error": ERROR_FRAC}
     several: list[Values] = [{**factors_of(training, state), "image": image} for image in images]
-    added = {*training.gradients.values()}
+    added = {gradient: training.shape(training.parameters[name].axes) for name, gradient in training.gradients.items()}
     for each in training.contractions:
         sums = [accumulated(training, each, values, fracs) for values in several]
         frac = sum(fracs[name] for name, _ in each.args)
         if each.frac is None:
-            largest = np.abs(sum(sums) if each.name in added else np.stack(sums)).max()
+            results = np.stack(sums)
+            largest = np.abs(results.reshape(-1, *added[each.name]).sum(0) if each.name in added else results).max()
             shifts[each.name] = next(k for k in range(MAX_BITS) if largest <= FULL * 2.0 ** (each.bits - 1 + k))
         fracs[each.name] = frac - shifts[each.name] if each.frac is None else each.frac
         for values, label in zip(several, labels, strict=True):

@@ -1,6 +1,6 @@
 """The training step of a tensorized network as pairwise contractions of integers: data that a reference, a fast twin and a machine read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import log2, prod, sqrt
@@ -57,8 +57,9 @@ class Parameter:
 class Training:
     """What happens to one image: `forward` makes scores, `error` is softmax less label, `backward` makes gradients.
 
-    `gradients` names for every parameter the contraction that makes its own. Every accumulator is proved to hold every sum: a training in
-    which one might overflow is refused.
+    `gradients` names for every parameter the contraction that makes its own: of the parameter's axes, or behind a strip axis, along which
+    what is rounded is then added up. No sum but these runs over a strip axis, so a machine may make a layer's values strip by strip, twice,
+    instead of keeping them. Every accumulator is proved to hold every sum: a training in which one might overflow is refused.
     """
 
     parameters: Mapping[str, Parameter]
@@ -92,6 +93,12 @@ class Training:
         """The contraction that makes the scores."""
         return self.forward[-1]
 
+    @cached_property
+    def strips(self) -> frozenset[str]:
+        """The strip axes."""
+        made = {each.name: each.axes for each in self.backward}
+        return frozenset(axis for name, gradient in self.gradients.items() for axis in made[gradient] if axis not in self.parameters[name].axes)
+
     def shape(self, axes: Axes) -> tuple[int, ...]:
         """The sizes of axes."""
         return tuple(self.size[axis] for axis in axes)
@@ -103,8 +110,12 @@ class Training:
         return prod(self.shape(tuple(summed))) * largest + (1 << (BIAS_BITS - 1) if contraction.bias else 0)
 
 
-def training(forms: Mapping[str, Factorization], ease: Mapping[str, int] = MappingProxyType({})) -> Training:
-    """The training of linear layers in a chain, each of a form and with a bias, relu between them; `ease` is of some layers' cores.
+def training(
+    forms: Mapping[str, Factorization], ease: Mapping[str, int] = MappingProxyType({}), strips: Mapping[str, str] = MappingProxyType({})
+) -> Training:
+    """The training of linear layers in a chain, each of a form and with a bias, relu between them.
+
+    By layer, `ease` is of its cores and `strips` one of its row axes.
 
     An activation absorbs one core at a time, by the fewest multiplications; gradients go back the same way, two contractions for each of
     the forward ones. The fractions of a layer's cores together give weights that start like nn.Linear's, of deviation 1 / sqrt(3 cols).
@@ -123,7 +134,7 @@ def training(forms: Mapping[str, Factorization], ease: Mapping[str, int] = Mappi
         forward += made
         operand = (made[-1].name, rows)
     image = next(axes for each in forward for name, axes in each.args if name == "image")
-    backward, gradients = _backward(forward, parameters)
+    backward, gradients = _backward(forward, parameters, {f"{layer}.{axis}" for layer, axis in strips.items()})
     return Training(parameters, tuple(forward), tuple(backward), gradients, size, image)
 
 
@@ -158,13 +169,17 @@ def _layer(layer: str, x: Operand, cores: Sequence[Axes], rows: Axes, size: Mapp
     return made
 
 
-def _backward(forward: Sequence[Contraction], parameters: Mapping[str, Parameter]) -> tuple[list[Contraction], dict[str, str]]:
-    """Two contractions for each forward one, the last first: the gradient of what it read, and of the core that it read."""
+def _backward(
+    forward: Sequence[Contraction], parameters: Mapping[str, Parameter], strips: Collection[str]
+) -> tuple[list[Contraction], dict[str, str]]:
+    """Two contractions for each forward one, the last first: the gradient of the core that it read, and of what else it read."""
     made, gradients = [], {}
     error = ("error", forward[-1].axes)
     relus = {each.name for each in forward if each.relu}
 
-    def gradient(name: str, args: tuple[Operand, ...], axes: Axes) -> None:
+    def gradient(name: str, args: tuple[Operand, ...]) -> None:
+        axes = parameters[name].axes
+        axes = (*(axis for axis in args[0][1] if axis in strips and axis not in axes), *axes)
         made.append(Contraction(f"{name}.gradient", args, axes, GRADIENT_BITS))
         gradients[name] = made[-1].name
 
@@ -172,8 +187,8 @@ def _backward(forward: Sequence[Contraction], parameters: Mapping[str, Parameter
         (x, x_axes), (core, core_axes) = each.args
         error = (error[0], each.axes)
         if each.bias:
-            gradient(each.bias, (error,), parameters[each.bias].axes)
-        gradient(core, (error, (x, x_axes)), core_axes)
+            gradient(each.bias, (error,))
+        gradient(core, (error, (x, x_axes)))
         if x != "image":
             made.append(Contraction(f"{x}.error", (error, (core, core_axes)), x_axes, GRADIENT_BITS, mask=x if x in relus else ""))
             error = (made[-1].name, x_axes)

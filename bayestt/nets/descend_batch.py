@@ -15,7 +15,7 @@ Values = dict[str, Tensor]
 """By name factors, and of a batch of images, along its first axis, all else: integers as floats."""
 
 
-def descend(training: Training, state: State, images: np.ndarray, labels: np.ndarray, rule: Rule) -> State:
+def descend_batch(training: Training, state: State, images: np.ndarray, labels: np.ndarray, rule: Rule) -> State:
     """The state after one step on images (n, pixels), integers of 8 bits, and their labels (n,): exactly the definition's.
 
     Floats hold all integers: float32 where a contraction's bound is at most 2**23, so that there is room for a half, else float64.
@@ -30,7 +30,7 @@ def descend(training: Training, state: State, images: np.ndarray, labels: np.nda
     largest = {name: int(values[name].abs().max()) for name in state.shifts}
     totals = {}
     for name, gradient in training.gradients.items():
-        totals[name] = _added(values[gradient]).numpy().astype(np.int64)
+        totals[name] = _added(values[gradient].reshape(-1, *state.latents[name].shape)).numpy().astype(np.int64)
         largest[gradient] = int(np.abs(totals[name]).max())
     return moved(training, state, totals, largest, rule)
 
@@ -80,7 +80,7 @@ def _rounded(values: Tensor, shift: int, bits: int) -> Tensor:
 
 
 def _added(gradients: Tensor) -> Tensor:
-    """The sum over the images, one after the other, each sum saturated."""
+    """The sum over images and strips, one after the other, each sum saturated."""
     top = 2.0 ** (GRADIENT_BITS - 1)
     if gradients.abs().sum(0).max() < top:
         return gradients.sum(0)
