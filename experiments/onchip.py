@@ -52,8 +52,9 @@ def run(cfg: DictConfig, folder: Path) -> dict:
             state = descend_batch(chain, state, images[batch.numpy()], labels[batch.numpy()], rule(cfg, chain, state, epoch))
         small, _ = compact(chain, state)
         reached = accuracy(chain, state, cfg, data.validation)
-        history.append({"validation": reached, "bits": factor_bits(small), "ranks": {k: int(s.alive.sum()) for k, s in state.scales.items()}})
-        log.info("epoch %2d  validation %.2f %%  %s", epoch, 100 * reached, " ".join(map(str, history[-1]["ranks"].values())))
+        ranks = {axis: int(scales.alive.sum()) for axis, scales in state.scales.items()}
+        history.append({"validation": reached, "factor_bits": factor_bits(small), "ranks": ranks})
+        log.info("epoch %2d  validation %.2f %%  %s", epoch, 100 * reached, " ".join(map(str, ranks.values())))
         save_state(state, folder / "state")
         done.write_text(json.dumps(history))
     small, left = compact(chain, state)
@@ -103,7 +104,8 @@ def main(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     result = run(cfg, folder)
     dense, first, last = (sum(bits.values()) for bits in (result["dense_bits"], *result["training_bits"].values()))
-    log.info("%s %.2f %%, memory to train: %.0fx less, at the end %.0fx", cfg.judged_on, 100 * result["accuracy"], dense / first, dense / last)
+    reached = cfg.judged_on, 100 * result["accuracy"]
+    log.info("%s %.2f %%, %.0fx less memory to train than dense, at the end %.0fx", *reached, dense / first, dense / last)
 
 
 if __name__ == "__main__":

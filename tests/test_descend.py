@@ -29,7 +29,8 @@ def test_scores_are_those_of_the_dense_net_nearly() -> None:
     x = images / 128
     hidden = np.einsum("nab,iar,rjb->nij", x.reshape(-1, 4, 4), weight["fc1.core0"], weight["fc1.core1"]).reshape(len(x), -1)
     scores = np.einsum("nab,iar,rjb->nij", hidden.clip(0).reshape(-1, 2, 4), weight["fc2.core0"], weight["fc2.core1"])
-    found = np.stack([real(training, state, values_of(training, fractions(training, state.shifts), factors, each), "fc2") for each in images])
+    fracs = fractions(training, state.shifts)
+    found = np.stack([real(training, state, values_of(training, fracs, factors, image), "fc2") for image in images])
     assert np.abs(found - scores).max() < 0.1 * scores.std() + 2.0**-3
 
 
@@ -48,7 +49,8 @@ def test_gradients_are_those_of_the_loss_nearly() -> None:
         return float((np.log(np.exp(scores).sum(1)) - scores[np.arange(len(x)), labels]).sum())
 
     for name, gradient in training.gradients.items():
-        found = sum(real(training, state, values_of(training, fracs, factors, *pair), gradient) for pair in zip(images, labels, strict=True))
+        each = [values_of(training, fracs, factors, *pair) for pair in zip(images, labels, strict=True)]
+        found = sum(real(training, state, values, gradient) for values in each)
         found = found.reshape(-1, *weight[name].shape).sum(0)
         slopes = np.zeros_like(weight[name])
         for index in np.ndindex(*slopes.shape):

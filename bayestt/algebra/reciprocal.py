@@ -10,7 +10,7 @@ TABLE = np.array([((1 << MANTISSA_BITS) + m // 2) // m for m in range(1 << INDEX
 def reciprocal(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A mantissa (129 to 256) and an exponent (int64) for positive integers: 1 / value is about mantissa / 2**exponent.
 
-    The value's eight leading bits, zeros after its last, choose the mantissa; what is cut off below them makes it at most 1 / 128 too large.
+    The value's eight leading bits, zeros after its last, choose the mantissa; what is cut off below them makes it up to 1 / 128 too large.
     """
     values = np.asarray(values, np.int64)
     if (values < 1).any():

@@ -1,9 +1,9 @@
 """One step of training in integers: the definition that a fast twin and a machine must equal bit for bit.
 
-A step runs the images one by one. Contractions of 8-bit activations, 4-bit factors and 16-bit errors are rounded by shifts that a controller
-moves; every parameter's 16-bit gradients are added up. Then 8-bit latents, of which factors are the rounded upper halves, move by the sum and
-by the pull of the prior, rounded stochastically. There is no optimiser's state: a gradient's own scale, followed by the controller, is what
-normalises it.
+A step runs the images one by one. Contractions of 8-bit activations, 4-bit factors and 16-bit errors are rounded by shifts that a
+controller moves; every parameter's 16-bit gradients are added up. Then 8-bit latents, of which factors are the rounded upper halves, move
+by the sum and by the pull of the prior, rounded stochastically. There is no optimiser's state: what normalises a gradient is its shift, by
+which the controller keeps it near its full range.
 """
 
 from collections.abc import Mapping
@@ -49,8 +49,9 @@ class State:
 class Rule:
     """What a host may change between steps: a latent moves by its gradient / 2**`rate`.
 
-    A latent w whose rank has the scale s^2 (the mean of the squares of the rank's latents) is pulled by w / s^2 * 2**`pull`; without a `pull`
-    there is no prior. Scales go 2**-`damping` of the way to their best in a step; a rank whose s^2 is below `threshold` is gone for good.
+    A latent w is pulled by w / s^2 * 2**`pull`, where s^2 is its rank's scale, the mean of the squares of the latents there; without a
+    `pull` there is no prior. Scales go 2**-`damping` of the way to their best in a step; a rank whose s^2 is below `threshold` is gone for
+    good.
     """
 
     rate: int

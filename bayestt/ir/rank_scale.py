@@ -1,4 +1,4 @@
-"""The prior inside integer training: a scale for every rank, moved to its closed form, pulling what it scales, and gone when it is small."""
+"""The prior inside integer training: every rank has a scale, which moves to its closed form, pulls on latents, and is gone when small."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

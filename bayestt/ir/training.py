@@ -74,7 +74,7 @@ class Training:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         for each in self.contractions:
             if (bound := self.bound(each)) > 1 << (ACCUMULATOR_BITS - 1):
-                raise ValueError(f"contraction {each.name!r} may sum to {bound}, more than {ACCUMULATOR_BITS} bits hold: give smaller ranks")
+                raise ValueError(f"contraction {each.name!r} may sum to {bound}, beyond {ACCUMULATOR_BITS} bits: give smaller ranks")
 
     @property
     def contractions(self) -> tuple[Contraction, ...]:
@@ -96,8 +96,8 @@ class Training:
     @cached_property
     def strips(self) -> frozenset[str]:
         """The strip axes."""
-        made = {each.name: each.axes for each in self.backward}
-        return frozenset(axis for name, gradient in self.gradients.items() for axis in made[gradient] if axis not in self.parameters[name].axes)
+        made = {each.name: {*each.axes} for each in self.backward}
+        return frozenset().union(*(made[gradient] - {*self.parameters[name].axes} for name, gradient in self.gradients.items()))
 
     def shape(self, axes: Axes) -> tuple[int, ...]:
         """The sizes of axes."""
@@ -124,7 +124,7 @@ def training(
     operand = ("image", ())
     for layer, form in forms.items():
         if len(operand[1]) and prod(size[axis] for axis in operand[1]) != form.shape[1]:
-            raise ValueError(f"layer {layer!r} has {form.shape[1]} columns and the layer before it other rows: give forms that follow each other")
+            raise ValueError(f"layer {layer!r} has {form.shape[1]} columns, expected as many as the last has rows: give other modes")
         named = {axis: f"{layer}.{axis}" for axis in form.size}
         size |= {named[axis]: extent for axis, extent in form.size.items()}
         cores = [tuple(named[axis] for axis in core) for core in form.cores]

@@ -20,9 +20,9 @@ def factor_bits(training: Training) -> int:
 def training_bits(training: Training) -> dict[str, int]:
     """What it holds at batch 1, tables and program apart, by purpose.
 
-    Factors are the upper bits of latents, and read from there. `gradients` are the sums of all parameters' gradients; activations are what the
-    backward pass reads of the forward pass, the image included, of a layer in strips one strip, which it makes again, and the layer's output;
-    errors are the most that live at once of the gradients of activations.
+    Factors are the upper bits of latents, and read from there. Gradients are the sums of all parameters'; activations are what the backward
+    pass reads of the forward pass, the image included, of a layer in strips one strip, which it makes again, and the layer's output; errors
+    are the most that live at once of the gradients of activations.
     """
     parameters = training.parameters.items()
     read = {name for each in training.backward for name, _ in each.args} | {each.mask for each in training.backward}
