@@ -68,7 +68,7 @@ def run(cfg: DictConfig, folder: Path) -> dict:
         "dense_bits": dense_bits(sizes),
         "history": history,
     }
-    (folder / "onchip.json").write_text(json.dumps(result))
+    (folder / "onchip.json").write_text(json.dumps(result) + "\n")
     return result
 
 

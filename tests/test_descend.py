@@ -99,6 +99,12 @@ def test_a_training_that_may_overflow_is_refused():
         replace(training, size={**training.size, "fc1.j2": 1 << 12})
 
 
+@pytest.mark.parametrize("rate", [0, 16])
+def test_a_rate_that_moves_too_far_or_nowhere_is_refused(rate):
+    with pytest.raises(ValueError, match="a shift of 1 to 15"):
+        Rule(rate)
+
+
 def test_latents_move_against_their_gradient_by_the_rate_on_average():
     training, images, labels = small_chain()
     state = start(training, images, labels, 0)

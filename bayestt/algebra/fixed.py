@@ -58,7 +58,10 @@ def requantize(accumulators: np.ndarray, shift: int, bits: int, relu: bool = Fal
 
 
 def rescale(integers: np.ndarray, shift: int, bits: int) -> np.ndarray:
-    """`requantize`, but that a shift below 0 multiplies: integers / 2**shift, halves up, saturated to `bits` bits (int64)."""
+    """`requantize`, but that a shift below 0 multiplies: integers / 2**shift, halves up, saturated to `bits` bits (int64).
+
+    Integers are of 32 bits; shifts beyond 31 to either side count as 31.
+    """
     if shift >= 0:
         return requantize(integers, min(shift, MAX_BITS - 1), bits)
     return saturate(np.asarray(integers, np.int64) << min(-shift, MAX_BITS - 1), bits)

@@ -47,7 +47,7 @@ class State:
 
 @dataclass(frozen=True)
 class Rule:
-    """What a host may change between steps: a latent moves by its gradient / 2**`rate`.
+    """What a host may change between steps: a latent moves by its gradient / 2**`rate`, 1 to 15, so that 32 bits hold every move.
 
     A latent w is pulled by w / s^2 * 2**`pull`, where s^2 is its rank's scale, the mean of the squares of the latents there; without a
     `pull` there is no prior. Scales go 2**-`damping` of the way to their best in a step; a rank whose s^2 is below `threshold` is gone for
@@ -60,8 +60,8 @@ class Rule:
     threshold: int = 64
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate < DRAW_BITS:
-            raise ValueError(f"a rate of {self.rate}: give a shift of 0 to {DRAW_BITS - 1}")
+        if not 1 <= self.rate < DRAW_BITS:
+            raise ValueError(f"a rate of {self.rate}: give a shift of 1 to {DRAW_BITS - 1}")
 
 
 def descend(training: Training, state: State, images: np.ndarray, labels: np.ndarray, rule: Rule) -> State:

@@ -115,10 +115,9 @@ def training(
 ) -> Training:
     """The training of linear layers in a chain, each of a form and with a bias, relu between them.
 
-    By layer, `ease` is of its cores and `strips` one of its row axes.
-
-    An activation absorbs one core at a time, by the fewest multiplications; gradients go back the same way, two contractions for each of
-    the forward ones. The fractions of a layer's cores together give weights that start like nn.Linear's, of deviation 1 / sqrt(3 cols).
+    By layer, `ease` is that of its cores, and `strips` names the row axis along which it can be made in strips. An activation absorbs one
+    core at a time, by the fewest multiplications; gradients go back the same way, two contractions for each of the forward ones. The
+    fractions of a layer's cores together give weights that start like nn.Linear's, of deviation 1 / sqrt(3 cols).
     """
     parameters, size, forward = {}, {}, []
     operand = ("image", ())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bayestt.algebra.einsum import numbered
+from bayestt.algebra.fixed import MAX_BITS
 from bayestt.ir.descend import Rule, State, accumulator_frac, error, factors_of, fractions, moved
 from bayestt.ir.interpret import EXACT_FLOAT32
 from bayestt.ir.training import BIAS_BITS, GRADIENT_BITS, Contraction, Training
@@ -73,6 +74,7 @@ def _contracted(training: Training, each: Contraction, values: Values, fracs: Ma
 
 def _rounded(values: Tensor, shift: int, bits: int) -> Tensor:
     """`bayestt.algebra.fixed.rescale` of integers that are floats."""
+    shift = max(1 - MAX_BITS, min(shift, MAX_BITS - 1))
     # A half is added before the division, where floats hold the sum exactly.
     half = 2.0 ** (shift - 1) if shift > 0 else 0.0
     top = 2.0 ** (bits - 1)
