@@ -96,13 +96,19 @@ def test_nothing_leaves_its_width(seed):
 def test_a_training_that_may_overflow_is_refused():
     training, _, _ = small_chain()
     with pytest.raises(ValueError, match="'fc1.core0.gradient' may sum to"):
-        replace(training, size={**training.size, "fc1.j2": 1 << 12})
+        replace(training, size={**training.size, "fc1.i2": 1, "fc1.j2": 600})
 
 
 @pytest.mark.parametrize("rate", [0, 16])
 def test_a_rate_that_moves_too_far_or_nowhere_is_refused(rate):
     with pytest.raises(ValueError, match="a shift of 1 to 15"):
         Rule(rate)
+
+
+def test_a_rank_that_scales_too_many_entries_is_refused():
+    training, _, _ = small_chain()
+    with pytest.raises(ValueError, match="an index of 'fc2.r1' scales 2004 entries, expected at most 1023"):
+        replace(training, size={**training.size, "fc2.i2": 500})
 
 
 def test_latents_move_against_their_gradient_by_the_rate_on_average():

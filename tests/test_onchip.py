@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import mean, stdev
 
 import onchip
 from hydra import compose, initialize_config_dir
@@ -33,3 +34,18 @@ def test_without_a_prior_no_rank_goes(tmp_path: Path) -> None:
     result = trained(tmp_path / "free", "rates=[11]", "pull=null")
     assert set(result["history"][-1]["ranks"].values()) == {4}
     assert result["training_bits"]["first"] == result["training_bits"]["last"]
+
+
+def test_the_page_shows_what_is_on_record() -> None:
+    """Accuracy and its spread, parameters, bits, and the memory that training takes."""
+    root = Path(__file__).parent.parent / "experiments"
+    runs = [json.loads(line) for line in (root / "results" / "fashion_onchip.json").read_text().splitlines()]
+    page = (root / "README.md").read_text()
+    accuracies = [100 * run["accuracy"] for run in runs]
+    assert {run["judged_on"] for run in runs} == {"test"}
+    bits = mean(32 * 467_472 / run["factor_bits"] for run in runs)
+    parameters = mean(run["parameters"] for run in runs)
+    assert f"| {mean(accuracies):.2f} ± {stdev(accuracies):.2f} % | {parameters:,.0f} | {bits:.0f}x |" in page
+    dense, first, last = (sum(bits.values()) for bits in (runs[0]["dense_bits"], *runs[0]["training_bits"].values()))
+    assert f"| all | {dense:,} | {first:,} | {last:,} |" in page
+    assert f"| dense / it | 1 | {dense / first:.0f}x | {dense / last:.0f}x |" in page

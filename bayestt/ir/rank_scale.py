@@ -37,7 +37,7 @@ def alive_entries(training: Training, scales: Mapping[str, Scales], name: str) -
 def best_squares(training: Training, scales: Mapping[str, Scales], latents: Mapping[str, np.ndarray], axis: str) -> np.ndarray:
     """For every index of a rank axis the best square of its scale under the log-uniform prior: energy / (entries + 1).
 
-    The energy is the sum of the squares of the latents that the rank scales, at most 24 bits; its product with the reciprocal has 33.
+    The energy is the sum of the squares of the latents that the rank scales, 24 bits; its product with the reciprocal has 33.
     """
     energy, entries = (np.zeros(training.size[axis], np.int64) for _ in range(2))
     for name, parameter in training.parameters.items():

@@ -20,9 +20,9 @@ def start(training: Training, images: np.ndarray, labels: np.ndarray, seed: int)
     `images` (n, pixels), integers of 8 bits, and their labels are those of that step.
     """
     generator = np.random.default_rng(seed)
-    latents = {}
+    latents, biases = {}, {each.bias for each in training.forward}
     for name, parameter in training.parameters.items():
-        end = int(SPREAD * parameter.latent.high) if parameter.rank else 0
+        end = 0 if name in biases else int(SPREAD * parameter.latent.high)
         latents[name] = generator.integers(-end, end, training.shape(parameter.axes), endpoint=True)
     ranks = dict.fromkeys(parameter.rank for parameter in training.parameters.values() if parameter.rank)
     scales = {axis: Scales(np.zeros(training.size[axis], np.int64), np.ones(training.size[axis], bool)) for axis in ranks}

@@ -16,6 +16,8 @@ FACTOR_BITS, LATENT_BITS, ACTIVATION_BITS, GRADIENT_BITS = 4, 8, 8, 16
 ERROR_FRAC, SCORE_FRAC, IMAGE_FRAC, BIAS_FRAC = 14, 3, 7, 7
 SPREAD = 0.7
 """Latents start uniform within this part of their range."""
+MOST_SCALED = 1023
+"""Entries that one index of a rank may scale, so that 24 bits hold the sum of their latents' squares."""
 Operand = tuple[str, Axes]
 """A value's name and the axes under which it is read: those it has, or others of the same elements in row-major order."""
 
@@ -72,6 +74,10 @@ class Training:
     def __post_init__(self) -> None:
         for name in ("parameters", "gradients", "size"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        for rank in {parameter.rank for parameter in self.parameters.values()} - {""}:
+            scaled = [parameter.axes for parameter in self.parameters.values() if parameter.rank == rank]
+            if (entries := sum(prod(self.shape(axes)) for axes in scaled) // self.size[rank]) > MOST_SCALED:
+                raise ValueError(f"an index of {rank!r} scales {entries} entries, expected at most {MOST_SCALED}: give smaller modes")
         for each in self.contractions:
             if (bound := self.bound(each)) > 1 << (ACCUMULATOR_BITS - 1):
                 raise ValueError(f"contraction {each.name!r} may sum to {bound}, beyond {ACCUMULATOR_BITS} bits: give smaller ranks")
