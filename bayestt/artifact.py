@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 
 from bayestt.algebra.fixed import Fixed
+from bayestt.ir.descend import State
 from bayestt.ir.graph import Graph, Op, Window, verify
+from bayestt.ir.rank_scale import Scales
 
 MAGIC = b"bayestt\n"
 VERSION = 1
 HEADER, FOLDER = "header.json", "arrays/"
+STATE_KINDS = ("latents", "squares", "alive")
 
 
 def save(graph: Graph, path: str | Path) -> None:
@@ -37,6 +40,23 @@ def load(path: str | Path) -> Graph:
         return verify(Graph(ops, header["size"], consts, header.get("gradients", {})))
     except (KeyError, TypeError, ValueError) as fault:
         raise ValueError(f"{path} holds no legal graph ({fault}): write it again with bayestt.artifact.save") from fault
+
+
+def save_state(state: State, path: str | Path) -> None:
+    """Write the state of an integer training to one file; what was there before stays until the new file is complete."""
+    arrays = {f"latents/{name}": latent for name, latent in state.latents.items()}
+    for axis, scales in state.scales.items():
+        arrays |= {f"squares/{axis}": scales.squares, f"alive/{axis}": scales.alive}
+    header = {"shifts": dict(state.shifts), "counts": dict(state.counts), "register": state.register, "steps": state.steps}
+    write_arrays(path, "state", header, arrays)
+
+
+def load_state(path: str | Path) -> State:
+    """The state that a file holds. A file that is truncated, altered, foreign or of another version is refused."""
+    header, arrays = read_arrays(path, "state")
+    kinds = {kind: {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(f"{kind}/")} for kind in STATE_KINDS}
+    scales = {axis: Scales(squares, kinds["alive"][axis]) for axis, squares in kinds["squares"].items()}
+    return State(kinds["latents"], header["shifts"], header["counts"], scales, header["register"], header["steps"])
 
 
 def write_arrays(path: str | Path, kind: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

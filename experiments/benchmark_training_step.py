@@ -21,7 +21,7 @@ from bayestt.ir.differentiate import differentiate
 from bayestt.nets.fc import fc
 from bayestt.nets.tensorize import TensorizedLinear, tensorize
 from bayestt.nets.trace import trace
-from bayestt.report.training import Memory, memory, multiplications
+from bayestt.report.training_step import Memory, memory, multiplications
 
 PUBLISHED = {"fc1": {"rows": [4, 4, 2, 16], "cols": [7, 4, 2, 16]}, "fc2": {"rows": [1, 16], "cols": [32, 16]}}
 OURS = {"fc1": {"rows": [4, 4, 8, 4], "cols": [4, 7, 4, 7]}, "fc2": {"rows": [2, 5], "cols": [16, 32]}}

@@ -17,12 +17,15 @@ import numpy as np
 import pytest
 from graphs import features, float_graphs, images, written
 from hypothesis import given, settings
+from learnable import small_chain
+from test_descend_batch import assert_same
 
-from bayestt.artifact import HEADER, MAGIC, VERSION, load, read_arrays, save, write_arrays
+from bayestt.artifact import HEADER, MAGIC, VERSION, load, load_state, read_arrays, save, save_state, write_arrays
 from bayestt.ir.fold import fold
 from bayestt.ir.graph import Graph, verify
 from bayestt.ir.interpret import interpret
 from bayestt.ir.quantize import quantize
+from bayestt.ir.start import start
 
 GRAPH = verify(written("x INPUT n h\nw CONST h i\ny CONTRACT n i < x w", h=4, i=3))
 
@@ -189,3 +192,11 @@ def test_others_may_read_a_file_as_any_other(tmp_path: Path) -> None:
     save(GRAPH, tmp_path / "net")
     (tmp_path / "plain").touch()
     assert (tmp_path / "net").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_state_of_a_training_comes_back_as_it_was(tmp_path: Path) -> None:
+    state = start(*small_chain(), seed=0)
+    save_state(state, tmp_path / "state")
+    assert_same(load_state(tmp_path / "state"), state)
+    with pytest.raises(ValueError, match="is a state file of version 1, expected a graph file"):
+        load(tmp_path / "state")

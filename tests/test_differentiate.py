@@ -25,7 +25,7 @@ from bayestt.ir.quantize import quantize
 from bayestt.nets.fc import fc
 from bayestt.nets.tensorize import tensorize
 from bayestt.nets.trace import trace
-from bayestt.report.training import multiplications
+from bayestt.report.training_step import multiplications
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray, terms: float = 0) -> None:

@@ -16,7 +16,7 @@ RESULTS = sorted((EXPERIMENTS / "results").glob("*.jsonl"))
 
 def test_no_script_is_forgotten() -> None:
     """The pipeline's files and collect.py have tests of their own; the benchmarks, and with them their clock, run here."""
-    chain = {f"{name}.py" for name in ("pipeline", "learn", "deploy", "page", "watch", "collect", "turns")}
+    chain = {f"{name}.py" for name in ("pipeline", "learn", "deploy", "page", "watch", "collect", "turns", "onchip")}
     assert {path.name for path in EXPERIMENTS.glob("*.py")} == {*chain, *(path.name for path in BENCHMARKS)}
 
 

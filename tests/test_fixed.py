@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayestt.algebra.fixed import Fixed, dequantize, quantize, requantize, wrap
+from bayestt.algebra.fixed import Fixed, dequantize, quantize, requantize, rescale, saturate, wrap
 
 LOW, HIGH = -(2**31), 2**31 - 1
 accumulators = st.lists(st.integers(LOW, HIGH) | st.sampled_from([LOW, LOW + 1, -1, 0, 1, HIGH - 1, HIGH]), min_size=1)
@@ -93,3 +93,11 @@ def test_requantize_refuses_what_the_circuit_cannot_do(shift, bits):
 def test_what_is_no_number_is_refused():
     with pytest.raises(ValueError, match="NaN"):
         quantize(np.array([0.0, np.nan]), Fixed(8, 4))
+
+
+@given(accumulators, st.integers(-40, 31), st.integers(2, 32))
+def test_rescale_is_exact_to_both_sides(values, shift, bits):
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    expected = [min(max(nearest(Fraction(value) / Fraction(2) ** shift), low), high) for value in values]
+    assert rescale(np.array(values), shift, bits).tolist() == expected
+    assert saturate(np.array(values), bits).tolist() == rescale(np.array(values), 0, bits).tolist()

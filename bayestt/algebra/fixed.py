@@ -57,6 +57,22 @@ def requantize(accumulators: np.ndarray, shift: int, bits: int, relu: bool = Fal
     return np.clip(rounded, 0 if relu else -top - 1, top)
 
 
+def rescale(integers: np.ndarray, shift: int, bits: int) -> np.ndarray:
+    """`requantize`, but that a shift below 0 multiplies: integers / 2**shift, halves up, saturated to `bits` bits (int64).
+
+    Integers are of 32 bits; shifts beyond 31 to either side count as 31.
+    """
+    if shift >= 0:
+        return requantize(integers, min(shift, MAX_BITS - 1), bits)
+    return saturate(np.asarray(integers, np.int64) << min(-shift, MAX_BITS - 1), bits)
+
+
+def saturate(integers: np.ndarray, bits: int) -> np.ndarray:
+    """The nearest integers that have so many bits (int64)."""
+    top = (1 << (bits - 1)) - 1
+    return np.clip(np.asarray(integers, np.int64), -top - 1, top)
+
+
 def wrap(integers: np.ndarray, bits: int) -> np.ndarray:
     """Two's complement wrap-around to `bits` bits: what an accumulator register of that width keeps (int64)."""
     modulus = 1 << bits

@@ -1,0 +1,92 @@
+"""The training step of `bayestt.ir.descend` on whole batches in torch: the same integers, many times faster."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayestt.algebra.einsum import numbered
+from bayestt.algebra.fixed import MAX_BITS
+from bayestt.ir.descend import Rule, State, accumulator_frac, error, factors_of, fractions, moved
+from bayestt.ir.interpret import EXACT_FLOAT32
+from bayestt.ir.training import BIAS_BITS, GRADIENT_BITS, Contraction, Training
+
+Values = dict[str, Tensor]
+"""By name factors, and of a batch of images, along its first axis, all else: integers as floats."""
+
+
+def descend_batch(training: Training, state: State, images: np.ndarray, labels: np.ndarray, rule: Rule) -> State:
+    """The state after one step on images (n, pixels), integers of 8 bits, and their labels (n,): exactly the definition's.
+
+    Floats hold all integers: float32 where a contraction's bound is at most 2**23, so that there is room for a half, else float64.
+    """
+    values, fracs = _read(training, state, images)
+    for each in training.forward:
+        values[each.name] = _contracted(training, each, values, fracs)
+    scores = values[training.scored.name].numpy().astype(np.int64)
+    values["error"] = torch.from_numpy(np.stack([error(*pair) for pair in zip(scores, labels, strict=True)]).astype(np.float32))
+    for each in training.backward:
+        values[each.name] = _contracted(training, each, values, fracs)
+    largest = {name: int(values[name].abs().max()) for name in state.shifts}
+    totals = {}
+    for name, gradient in training.gradients.items():
+        totals[name] = _added(values[gradient].reshape(-1, *state.latents[name].shape)).numpy().astype(np.int64)
+        largest[gradient] = int(np.abs(totals[name]).max())
+    return moved(training, state, totals, largest, rule)
+
+
+def scores(training: Training, state: State, images: np.ndarray) -> np.ndarray:
+    """The scores (n, outputs) of images (n, pixels), all integers."""
+    found = []
+    for some in np.array_split(images, -(-len(images) // 500)):
+        values, fracs = _read(training, state, some)
+        for each in training.forward:
+            values[each.name] = _contracted(training, each, values, fracs)
+        found.append(values[training.scored.name].reshape(len(some), -1).numpy().astype(np.int64))
+    return np.concatenate(found)
+
+
+def _read(training: Training, state: State, images: np.ndarray) -> tuple[Values, Mapping[str, int]]:
+    """What is given: factors, images, and the fractions of all values."""
+    given = {name: torch.from_numpy(factor.astype(np.float32)) for name, factor in factors_of(training, state).items()}
+    return {**given, "image": torch.from_numpy(images.astype(np.float32))}, fractions(training, state.shifts)
+
+
+def _contracted(training: Training, each: Contraction, values: Values, fracs: Mapping[str, int]) -> Tensor:
+    """A contraction of all images, rounded."""
+    exact = torch.float32 if 2 * training.bound(each) <= EXACT_FLOAT32 else torch.float64
+    arrays, names = [], []
+    for name, axes in each.args:
+        batch = () if name in training.parameters else ("n",)
+        arrays.append(values[name].reshape(*(values[name].shape[: len(batch)]), *training.shape(axes)).to(exact))
+        names.append((*batch, *axes))
+    total = torch.einsum(*numbered(arrays, names, ("n", *each.axes)))
+    frac = accumulator_frac(each, fracs)
+    if each.bias:
+        bias = values[each.bias].double().reshape(training.shape(each.axes))
+        total = total + _rounded(bias, fracs[each.bias] - frac, BIAS_BITS)
+    rounded = _rounded(total, frac - fracs[each.name], each.bits)
+    if each.relu:
+        rounded = rounded.relu()
+    return rounded * (values[each.mask].reshape(rounded.shape) != 0) if each.mask else rounded
+
+
+def _rounded(values: Tensor, shift: int, bits: int) -> Tensor:
+    """`bayestt.algebra.fixed.rescale` of integers that are floats."""
+    shift = max(1 - MAX_BITS, min(shift, MAX_BITS - 1))
+    # A half is added before the division, where floats hold the sum exactly.
+    half = 2.0 ** (shift - 1) if shift > 0 else 0.0
+    top = 2.0 ** (bits - 1)
+    return ((values + half) * 2.0**-shift).floor_().clamp_(-top, top - 1)
+
+
+def _added(gradients: Tensor) -> Tensor:
+    """The sum over images and strips, one after the other, each sum saturated."""
+    top = 2.0 ** (GRADIENT_BITS - 1)
+    if gradients.abs().sum(0).max() < top:
+        return gradients.sum(0)
+    total = torch.zeros_like(gradients[0])
+    for gradient in gradients:
+        total = (total + gradient).clamp_(-top, top - 1)
+    return total

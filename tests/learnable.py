@@ -1,0 +1,24 @@
+"""Trainings small enough for tests, and images from which they can learn."""
+
+import numpy as np
+
+from bayestt.algebra.fixed import Fixed, quantize
+from bayestt.algebra.formats import tt_matrix
+from bayestt.data.planted import planted
+from bayestt.ir.training import Training, training
+
+PLANTED_RANK, RANK = 2, 6
+
+
+def small_chain(strips: bool = True) -> tuple[Training, np.ndarray, np.ndarray]:
+    """Two layers, 16-8-4, and eight random images with labels."""
+    random = np.random.default_rng(1)
+    forms = {"fc1": tt_matrix([2, 4], [4, 4], 3), "fc2": tt_matrix([2, 2], [2, 4], 2)}
+    images = random.integers(-128, 128, (8, 16))
+    return training(forms, {"fc2": 1}, {"fc1": "i1"} if strips else {}), images, random.integers(0, 4, 8)
+
+
+def planted_images(images: int = 2000) -> tuple[Training, np.ndarray, np.ndarray]:
+    """A layer of rank 6, and images whose labels one of rank 2 has given."""
+    data = planted(tt_matrix([4, 4], [8, 8], PLANTED_RANK), images, gain=2.0)
+    return training({"fc": tt_matrix([4, 4], [8, 8], RANK)}), quantize(data.train.images, Fixed(8, 6)), data.train.labels

@@ -1,0 +1,43 @@
+"""Removed ranks: the smaller training goes on with the very numbers of the masked one."""
+
+from dataclasses import replace
+
+import numpy as np
+from learnable import small_chain
+
+from bayestt.ir.compact import compact
+from bayestt.ir.descend import Rule, State, descend
+from bayestt.ir.rank_scale import Scales, alive_entries
+from bayestt.ir.start import start
+from bayestt.ir.training import Training
+
+
+def masked(training: Training, state: State, gone: dict[str, list[int]]) -> State:
+    """The state without some indices of its ranks."""
+    scales = dict(state.scales)
+    for axis, indices in gone.items():
+        alive = np.isin(np.arange(training.size[axis]), indices, invert=True)
+        scales[axis] = Scales(np.where(alive, scales[axis].squares, 0), alive)
+    return replace(state, scales=scales, latents={n: np.where(alive_entries(training, scales, n), w, 0) for n, w in state.latents.items()})
+
+
+def test_a_smaller_training_takes_the_same_steps():
+    training, images, labels = small_chain()
+    large = masked(training, start(training, images, labels, 0), {"fc1.r1": [0, 2], "fc2.r1": [1]})
+    smaller, small = compact(training, large)
+    assert smaller.size["fc1.r1"] == 1 and smaller.size["fc2.r1"] == 1
+    assert small.latents["fc1.core0"].shape == (2, 4, 1)
+    for _ in range(20):
+        large, small = descend(training, large, images, labels, Rule(10, 2)), descend(smaller, small, images, labels, Rule(10, 2))
+        _, found = compact(training, large)
+        assert all((found.latents[name] == latent).all() for name, latent in small.latents.items())
+        assert all((found.scales[axis].squares == scales.squares).all() for axis, scales in small.scales.items())
+        assert (large.shifts, large.counts, large.register) == (small.shifts, small.counts, small.register)
+
+
+def test_nothing_gone_is_nothing_changed():
+    training, images, labels = small_chain()
+    state = start(training, images, labels, 0)
+    same, after = compact(training, state)
+    assert same.size == training.size
+    assert all((after.latents[name] == latent).all() for name, latent in state.latents.items())
