@@ -53,7 +53,18 @@ class Arch:
     external_depth: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("rows", "lanes", "tiles", "loops", "image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"):
+        for field in (
+            "rows",
+            "lanes",
+            "tiles",
+            "loops",
+            "image_depth",
+            "data_depth",
+            "weight_depth",
+            "init_depth",
+            "score_depth",
+            "code_depth",
+        ):
             if getattr(self, field) < 1:
                 raise ValueError(f"Arch.{field} is {getattr(self, field)}, expected at least 1: give the machine some")
         for field, low, high in (
@@ -69,7 +80,9 @@ class Arch:
         if self.rows % self.tiles:
             raise ValueError(f"Arch.tiles is {self.tiles}, expected to divide the {self.rows} rows: choose a divisor")
         if self.tiles > 1 and self.external_depth:
-            raise ValueError(f"Arch.tiles is {self.tiles}, expected 1 with an external memory, whose words are of all rows: choose one tile")
+            raise ValueError(
+                f"Arch.tiles is {self.tiles}, expected 1 with an external memory, whose words are of all rows: choose one tile"
+            )
         if self.image_depth & (self.image_depth - 1):
             raise ValueError(f"Arch.image_depth is {self.image_depth}, expected a power of two: choose the next larger one")
 

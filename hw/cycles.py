@@ -10,8 +10,8 @@ from bayestt.ir.nest import Nest
 from hw.arch import Arch
 from hw.assemble import instructions
 from hw.emulate import shape
-from hw.gateware.tile import LATENCY
 from hw.gateware.external import External
+from hw.gateware.tile import LATENCY
 from hw.program import Program
 
 STAGES = 6

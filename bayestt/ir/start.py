@@ -1,6 +1,5 @@
 """Where integer training begins: random latents, and shifts at which a few images' results fill their range."""
 
-
 import numpy as np
 
 from bayestt.algebra.fixed import MAX_BITS
