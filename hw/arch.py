@@ -53,18 +53,8 @@ class Arch:
     external_depth: int = 0
 
     def __post_init__(self) -> None:
-        for field in (
-            "rows",
-            "lanes",
-            "tiles",
-            "loops",
-            "image_depth",
-            "data_depth",
-            "weight_depth",
-            "init_depth",
-            "score_depth",
-            "code_depth",
-        ):
+        depths = ("image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth")
+        for field in ("rows", "lanes", "tiles", "loops", *depths):
             if getattr(self, field) < 1:
                 raise ValueError(f"Arch.{field} is {getattr(self, field)}, expected at least 1: give the machine some")
         for field, low, high in (

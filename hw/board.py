@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from hw.arch import Arch
 from hw.gateware.serial import SerialDatapath
-from hw.synthesize import PARTS, called, check_part, collisions_do_not_matter, placed, used
+from hw.synthesize import PARTS, absorbed, called, check_part, collisions_do_not_matter, placed, used
 
 PART = "ecp5-85f"
 BAUD = 1_000_000
@@ -69,6 +69,7 @@ def bitstream(arch: Arch, folder: str | Path, baud: int = BAUD, seed: int = 0) -
         for tool, *arguments in commands:
             called(tool, arguments, folder, bar)
             if tool == "yosys":
+                absorbed(folder / "machine.json")
                 netlist = json.loads((folder / "machine.json").read_text())["modules"]["machine"]
                 check_part(used(netlist, PARTS[PART]), PART)
     taken, fastest_hz = placed(json.loads((folder / "timing.json").read_text()))

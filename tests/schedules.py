@@ -21,9 +21,12 @@ def arches(draw: st.DrawFn, external: bool = True) -> Arch:
 
     With an `external` memory or, always without, none.
     """
+    external_depth = draw(st.sampled_from([0, 2048])) if external else 0
+    tiles = 1 if external_depth else draw(st.integers(1, 3))
     return Arch(
-        rows=draw(st.integers(1, 3)),
+        rows=tiles * draw(st.integers(1, 3 if tiles == 1 else 2)),
         lanes=draw(st.sampled_from([1, 2, 4])),
+        tiles=tiles,
         data_bits=draw(st.integers(4, 8)),
         weight_bits=draw(st.integers(4, 8)),
         acc_bits=draw(st.integers(16, 32)),
@@ -35,7 +38,7 @@ def arches(draw: st.DrawFn, external: bool = True) -> Arch:
         init_depth=draw(st.sampled_from([12, 256])),
         score_depth=1024,
         code_depth=draw(st.sampled_from([64, 512])),
-        external_depth=draw(st.sampled_from([0, 2048])) if external else 0,
+        external_depth=external_depth,
     )
 
 

@@ -51,7 +51,7 @@ def test_words_come_in_chunks_of_32_bits() -> None:
 DEPTHS = ("image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth")
 
 
-@pytest.mark.parametrize("field", ["rows", "lanes", "loops", *DEPTHS])
+@pytest.mark.parametrize("field", ["rows", "lanes", "tiles", "loops", *DEPTHS])
 def test_a_machine_has_at_least_one_of_everything(field: str) -> None:
     with pytest.raises(ValueError, match=rf"Arch\.{field} is 0, expected at least 1"):
         Arch(**{field: 0})
@@ -60,6 +60,8 @@ def test_a_machine_has_at_least_one_of_everything(field: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"rows": 6, "tiles": 4}, "tiles is 4, expected to divide the 6 rows"),
+        ({"rows": 6, "tiles": 2, "external_depth": 8}, "tiles is 2, expected 1 with an external memory"),
         ({"data_bits": 1}, r"data_bits is 1, expected 2 to 32"),
         ({"weight_bits": 33}, r"weight_bits is 33, expected 2 to 32"),
         ({"acc_bits": 7}, r"acc_bits is 7, expected 8 to 32"),

@@ -120,7 +120,7 @@ def test_the_formula_is_the_function(seed: int) -> None:
     first, second, third, lanes, wait = np.random.default_rng(seed).integers(1, 6, 5).tolist()
     loops = [{"steps": extent - 1} for extent in (first, second, third)]
     instruction = Arch(lanes=6).instruction.const({"loops": loops, "reduce": 2, "lanes": lanes, "wait": wait})
-    values = {"steps": first * second, "tiles": third, "lanes": lanes, "wait": wait, "max": max}
+    values = {"steps": first * second, "reductions": third, "lanes": lanes, "wait": wait, "max": max}
     assert eval(formula, values) == instruction_cycles(instruction)
 
 
