@@ -117,7 +117,7 @@ def test_what_is_no_machine_is_refused() -> None:
         def read_register(self, address: int) -> int:
             return super().read_register(Register.CONTROL)
 
-    with pytest.raises(RuntimeError, match="at 0x00 says 0x00000000, expected 0x03747462: give the address of a bayestt machine"):
+    with pytest.raises(RuntimeError, match="at 0x00 says 0x00000000, expected 0x04747462: give the address of a bayestt machine"):
         Driver(Elsewhere(ARCH), two_layers(0)).load()
 
 
