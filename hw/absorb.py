@@ -13,6 +13,14 @@ Cell = dict[str, Any]
 Bit = int | str
 """The number of a net, or a constant: "0", "1", "x"."""
 PRODUCT_BITS, OPERAND_BITS = 36, 18
+REGISTERED = {"MULT_BYPASS": "DISABLED", "GSR": "DISABLED", "RESETMODE": "SYNC", "SOURCEB_MODE": "B_SHIFT"}
+"""Parameters of a multiplier with registers."""
+UNUSED = (
+    {f"CE{number}": "1" for number in range(4)}
+    | {f"RST{number}": "0" for number in range(4)}
+    | {f"CLK{number}": "0" for number in (1, 2, 3)}
+)
+"""What it is told of the clocks, enables and resets that it does not use; its third operand, which it has for others, is left out."""
 
 
 class _Netlist:
@@ -120,8 +128,11 @@ def _absorb_operands_and_product(netlist: _Netlist, cell: Cell) -> None:
             netlist.connect(cell, port, before[bit]["connections"]["DI"][0] if bit in before else bit)
         cell["parameters"][f"REG_INPUT{operand}_CLK"] = "CLK0"
     for clock in clocks:
-        for port, bit in (("CLK0", clock), ("CE0", "1"), ("RST0", "0")):
+        cell["parameters"] |= REGISTERED
+        for port, bit in {"CLK0": clock, **UNUSED}.items():
             netlist.connect(cell, port, bit)
+        for number in range(OPERAND_BITS):
+            del cell["connections"][f"C{number}"], cell["port_directions"][f"C{number}"]
 
 
 def _read_by_someone(netlist: _Netlist) -> dict[str, Cell]:

@@ -126,7 +126,7 @@ def test_a_port_with_nothing_behind_it_is_said() -> None:
 
 def test_pyserial_has_such_ports_and_a_line_that_goes_back_is_no_machine() -> None:
     port = serial.serial_for_url("loop://", timeout=0.05)
-    with pytest.raises(RuntimeError, match="the register at 0x00 says 0x00000000, expected 0x03747462: give the address of a bayestt"):
+    with pytest.raises(RuntimeError, match="the register at 0x00 says 0x00000000, expected 0x04747462: give the address of a bayestt"):
         Driver(Serial(port), sum_and_copy(ARCH)).load()
 
 
