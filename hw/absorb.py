@@ -12,15 +12,17 @@ from typing import Any
 Cell = dict[str, Any]
 Bit = int | str
 """The number of a net, or a constant: "0", "1", "x"."""
+PLAIN = {"REGSET": "RESET", "CLKMUX": "CLK", "LSRMUX": "LSR"}
+"""Parameters of a register that a block can have."""
 PRODUCT_BITS, OPERAND_BITS = 36, 18
 REGISTERED = {"MULT_BYPASS": "DISABLED", "GSR": "DISABLED", "RESETMODE": "SYNC", "SOURCEB_MODE": "B_SHIFT"}
 """Parameters of a multiplier with registers."""
-UNUSED = (
+TIED = (
     {f"CE{number}": "1" for number in range(4)}
     | {f"RST{number}": "0" for number in range(4)}
     | {f"CLK{number}": "0" for number in (1, 2, 3)}
 )
-"""What it is told of the clocks, enables and resets that it does not use; its third operand, which it has for others, is left out."""
+"""Its enables, resets and further clocks; its third operand, of another mode, is left out."""
 
 
 class _Netlist:
@@ -42,10 +44,13 @@ class _Netlist:
         self.outside = {bit for port in module["ports"].values() for bit in port["bits"]}
 
     def register(self, name: str | None) -> Cell | None:
-        """A cell, if it is a register that is never reset."""
+        """A cell, if it is a register, and still there, like those of a block: it begins at 0, follows a rising clock, is never reset."""
         cell = self.cells.get(name or "")
-        free = cell is not None and cell["type"] == "TRELLIS_FF" and cell["connections"].get("LSR", ["0"]) == ["0"]
-        return cell if free and cell["parameters"]["CEMUX"].strip() in ("1", "CE") else None
+        if cell is None or cell["type"] != "TRELLIS_FF" or any(cell is other for other in self.absorbed):
+            return None
+        found = {name: cell["parameters"].get(name, usual).strip() for name, usual in PLAIN.items()}
+        plain = found == PLAIN and cell["connections"].get("LSR", ["0"]) == ["0"]
+        return cell if plain and cell["parameters"]["CEMUX"].strip() in ("1", "CE") else None
 
     def behind(self, bits: Iterable[Bit]) -> dict[Bit, Cell] | None:
         """For those of a block's outputs that anyone reads the register that does, if each has one, and none another reader."""
@@ -101,17 +106,23 @@ def _absorb_word(netlist: _Netlist, cell: Cell, side: str) -> None:
     """The register behind one of a memory's two ports."""
     outputs = [port for port in cell["connections"] if re.fullmatch(rf"DO{side}\d+", port)]
     registers = netlist.behind(cell["connections"][port][0] for port in outputs)
-    if registers is None or any(_clock(register) != cell["connections"][f"CLK{side}"][0] for register in registers.values()):
+    if registers is None or cell["parameters"][f"REGMODE_{side}"] != "NOREG":
+        return
+    first = next(iter(registers.values()))
+    enables, reset = cell["connections"].get(f"CE{side}", ["1"])[0], cell["connections"].get(f"RST{side}", ["0"])[0]
+    if _clock(first) != cell["connections"][f"CLK{side}"][0] or enables not in ("1", _enable(first)) or reset != "0":
         return
     netlist.drive(cell, outputs, registers)
     cell["parameters"][f"REGMODE_{side}"] = "OUTREG"
-    netlist.connect(cell, f"OCE{side}", _enable(next(iter(registers.values()))))
+    netlist.connect(cell, f"OCE{side}", _enable(first))
 
 
 def _absorb_operands_and_product(netlist: _Netlist, cell: Cell) -> None:
     """The registers before and behind a multiplier, if it has none yet."""
     products = [f"P{number}" for number in range(PRODUCT_BITS)]
     registers = netlist.behind(cell["connections"][port][0] for port in products if port in cell["connections"])
+    if any(cell["parameters"].get(f"REG_{place}_CLK", "NONE") != "NONE" for place in ("INPUTA", "INPUTB", "OUTPUT")):
+        return
     clocks = set()
     if registers is not None and {_enable(register) for register in registers.values()} == {"1"}:
         clocks = {_clock(register) for register in registers.values()}
@@ -125,14 +136,18 @@ def _absorb_operands_and_product(netlist: _Netlist, cell: Cell) -> None:
         clocks = {_clock(register) for register in before.values()}
         for port in ports:
             bit = cell["connections"][port][0]
-            netlist.connect(cell, port, before[bit]["connections"]["DI"][0] if bit in before else bit)
+            if bit in before:
+                (given,) = before[bit]["connections"]["DI"]
+                netlist.connect(cell, port, given)
+                netlist.readers[given].append(("", port))  # nobody else may take the register's place now
         cell["parameters"][f"REG_INPUT{operand}_CLK"] = "CLK0"
-    for clock in clocks:
+    if clocks:
         cell["parameters"] |= REGISTERED
-        for port, bit in {"CLK0": clock, **UNUSED}.items():
+        for port, bit in {"CLK0": next(iter(clocks)), **TIED}.items():
             netlist.connect(cell, port, bit)
         for number in range(OPERAND_BITS):
-            del cell["connections"][f"C{number}"], cell["port_directions"][f"C{number}"]
+            cell["connections"].pop(f"C{number}", None)
+            cell["port_directions"].pop(f"C{number}", None)
 
 
 def _read_by_someone(netlist: _Netlist) -> dict[str, Cell]:

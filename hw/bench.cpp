@@ -21,7 +21,7 @@
 using Word = std::vector<uint32_t>;
 
 constexpr uint64_t GLANCE_CYCLES = 1 << 20;
-constexpr size_t FETCH_CYCLES = 4;
+constexpr size_t SETTLE_CYCLES = 4;
 
 struct Run {
     uint32_t batches, parts, resident, image_outside, image_first, image_words, score_words;
@@ -174,7 +174,7 @@ int main(int count, char** names) {
 
     // A resident program comes in once, and is given time until its first instruction is there.
     if (run.resident) {
-        for (size_t sent = 0; sent < parts[0].size() + FETCH_CYCLES;) {
+        for (size_t sent = 0; sent < parts[0].size() + SETTLE_CYCLES;) {
             top.load_valid = sent < parts[0].size();
             if (top.load_valid) top.load_payload = parts[0][sent];
             top.clk = 0;

@@ -58,10 +58,10 @@ def instruction_cycles(instruction: data.Const) -> int:
     """Cycles from the last step before an instruction to its own last one: its wait, then those of its reductions, each of which begins
     when its steps are over and the lanes of the one before have left; those of a copy until all its words are there.
     """
-    tiles, steps = shape(instruction)
+    reductions, steps = shape(instruction)
     if _copies(instruction):
-        return STAGES + tiles + _copy_stages(instruction)
-    return instruction.wait + steps + (tiles - 1) * max(steps, instruction.lanes)
+        return STAGES + reductions + _copy_stages(instruction)
+    return instruction.wait + steps + (reductions - 1) * max(steps, instruction.lanes)
 
 
 def _resident(program: Program, batches: int) -> int:
@@ -94,15 +94,15 @@ def _anew(program: Program) -> int:
 def _issued(code: Sequence[data.Const], moment: _Moment, begins: int, sent: int, arch: Arch) -> _Moment:
     """The last step of instructions of which the first may begin in a cycle, and those that give scores when others have been `sent`."""
     for number, instruction in enumerate(code):
-        tiles, steps = shape(instruction)
+        reductions, steps = shape(instruction)
         alone = _copies(instruction) or moment.copied
         gate = max(begins if number == 0 else 0, sent if instruction.final else 0, moment.done if alone else 0)
         first = max(moment.step + 1 + instruction.wait, gate + STAGES)
         if _copies(instruction):
-            last = first + tiles - 1
+            last = first + reductions - 1
             moment = _Moment(last, last + 1 + _copy_stages(instruction), True)
         else:
-            last = first + steps - 1 + (tiles - 1) * max(steps, instruction.lanes)
+            last = first + steps - 1 + (reductions - 1) * max(steps, instruction.lanes)
             moment = _Moment(last, last + LATENCY + instruction.lanes + arch.tiles - 1)
     return moment
 

@@ -24,7 +24,7 @@ AT_ONCE = repeat(0)
 """No pauses."""
 
 CLOCK_S = 1e-6
-FETCH_CYCLES = 4
+SETTLE_CYCLES = 4
 """From a resident program's last word to when its first instruction is there."""
 GLANCE_CYCLES = 200
 """From one look at the progress bar to the next."""
@@ -70,7 +70,7 @@ def run(
     async def host(context: SimulatorContext) -> None:
         if program.resident:
             await put(context, machine.load, program.loads[0].tolist())
-            await context.tick().repeat(FETCH_CYCLES)
+            await context.tick().repeat(SETTLE_CYCLES)
             ends[0] = context.get(machine.cycles)
         for batch in groups:
             words = in_memory_order(batch, program)

@@ -1,7 +1,6 @@
 """How long an instruction must wait for the results that it reads: found when a program is assembled, so that no circuit has to look."""
 
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 from amaranth.lib import data
@@ -26,13 +25,15 @@ def waits(instructions: Sequence[data.Const], arch: Arch) -> list[int]:
     late: dict[int, int] = {}  # by address, how many cycles after the latest step a word is written
     before = instructions[-1]
     for instruction in instructions:
-        tiles, steps = shape(instruction)
-        head = steps_at(instruction, arch, np.arange(min(tiles * steps, max(late.values(), default=0))))["x"].tolist()
-        read = {} if _copies(instruction) else dict(zip(reversed(head), reversed(range(len(head))), strict=True))
+        reductions, steps = shape(instruction)
+        head = np.arange(min(reductions * steps, max(late.values(), default=0)))
+        at = (head // steps * max(steps, instruction.lanes) + head % steps).tolist()
+        addresses = steps_at(instruction, arch, head)["x"].tolist()
+        read = {} if _copies(instruction) else dict(zip(reversed(addresses), reversed(at), strict=True))
         leaving = 0 if _copies(before) or _copies(instruction) else before.lanes - steps
         needed = (late[address] - read[address] for address in late.keys() & read.keys())
-        found.append(max([0, FETCH_CYCLES - prod(shape(before)), leaving, *needed]))
-        passed = found[-1] + tiles * steps
+        found.append(max([0, FETCH_CYCLES - _length(before), leaving, *needed]))
+        passed = found[-1] + _length(instruction)
         late = {} if _copies(instruction) else {address: after - passed for address, after in late.items() if after > passed}
         late |= _writes(instruction, arch)
         before = instruction
@@ -43,16 +44,22 @@ def _writes(instruction: data.Const, arch: Arch) -> dict[int, int]:
     """How many cycles after an instruction's last step those words of the data memory are written that are not by then, by address."""
     if instruction.final or _copies(instruction):
         return {}
-    tiles, steps = shape(instruction)
+    reductions, steps = shape(instruction)
     period = max(steps, instruction.lanes)
-    last = np.arange(max(0, tiles - -(-(LATENCY + instruction.lanes) // period)), tiles)
+    last = np.arange(max(0, reductions - -(-(LATENCY + instruction.lanes) // period)), reductions)
     y = steps_at(instruction, arch, (last + 1) * steps - 1)["y"].tolist()
     return {
         (first + lane * instruction.lane_y) % (1 << arch.address_bits): after
-        for tile, first in zip(last.tolist(), y, strict=True)
+        for number, first in zip(last.tolist(), y, strict=True)
         for lane in range(instruction.lanes)
-        if (after := LATENCY + lane - (tiles - 1 - tile) * period) > 0
+        if (after := LATENCY + lane - (reductions - 1 - number) * period) > 0
     }
+
+
+def _length(instruction: data.Const) -> int:
+    """Cycles from an instruction's first step to its last one, that included."""
+    reductions, steps = shape(instruction)
+    return steps + (reductions - 1) * max(steps, instruction.lanes)
 
 
 def _copies(instruction: data.Const) -> bool:

@@ -44,7 +44,7 @@ def waves(schedule: Schedule, arch: Arch, x: np.ndarray, path: str | Path, image
     They hold the cycles that are returned, counted from the first one of the machine, each of which is a microsecond: of everything; or of
     the batch with an `image`, which is run alone, from its first word that comes in to its last score; or of a `nest` of that batch (of
     the first one if no image is named), from where its first instruction is taken to its last result, all its parts if it was cut. The
-    string `nest` names the nest of the latest instruction that was taken.
+    string `nest` names the nest of the latest instruction that was taken. Of several tiles the first one is shown.
     """
     program, owners = assemble(schedule, arch), _owners(schedule, arch)
     images = check_images(x, program)
@@ -63,7 +63,7 @@ def waves(schedule: Schedule, arch: Arch, x: np.ndarray, path: str | Path, image
         machine, taken = parts["datapath"], _passes(parts["walker"].i)
         opens, closes = _Moment(Const(1), 1), _Moment(_passes(machine.score) & machine.last, len(groups))
         if nest is not None:
-            opens, closes = _Moment(taken, owners.index(nest) + 1), _Moment(_written(parts), _words(program, owners, nest))
+            opens, closes = _Moment(taken, owners.index(nest) + 1), _Moment(_written(parts, arch), _words(program, owners, nest))
         elif image is not None:
             opens = _Moment(_passes(machine.image if program.resident else machine.load), 1)
         signals = dict(_signals(parts))
@@ -100,9 +100,9 @@ def _passes(port: stream.Interface) -> Value:
     return port.valid & port.ready
 
 
-def _written(parts: Mapping[str, wiring.Component]) -> Value:
-    """Whether an instruction's word is written: a result, or one that is copied from or to external memory."""
-    machine, results = parts["datapath"], parts["tile_0.requantize"].o
+def _written(parts: Mapping[str, wiring.Component], arch: Arch) -> Value:
+    """Whether an instruction's word is written, in the last tile: a result, or one that is copied from or to external memory."""
+    machine, results = parts["datapath"], parts[f"tile_{arch.tiles - 1}.requantize"].o
     copied = [_passes(machine.answer), _passes(machine.write)] if "external" in parts else []
     return Cat(_passes(results), *copied).any()
 

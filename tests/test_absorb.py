@@ -17,7 +17,7 @@ from hw.gateware.multiplier import Multiplier
 from hw.gateware.pipeline import delayed, registered
 from hw.synthesize import called
 
-CLOCK, WORD, LATER, ENABLE, RESET = 2, 3, 4, 5, 6
+CLOCK, WORD, LATER, ENABLE, RESET, PRODUCT = range(2, 8)
 
 
 class Blocks(wiring.Component):
@@ -45,27 +45,16 @@ def memory(**register: object) -> dict:
     for name, value in register.items():
         (connections if name in connections else parameters)[name] = value
     block = {"DOA0": [WORD], "CLKA": [CLOCK], "OCEA": ["0"]}
-    return {
-        "ports": {"clk": {"bits": [CLOCK]}, "word": {"bits": [LATER]}},
-        "cells": {
-            "block": {
-                "type": "DP16KD",
-                "parameters": {"REGMODE_A": "NOREG"},
-                "connections": block,
-                "port_directions": _ways(block, "DOA0"),
-            },
-            "register": {
-                "type": "TRELLIS_FF",
-                "parameters": parameters,
-                "connections": connections,
-                "port_directions": _ways(connections, "Q"),
-            },
-        },
+    cells = {
+        "block": _cell("DP16KD", {"REGMODE_A": "NOREG"}, block, "DOA0"),
+        "register": _cell("TRELLIS_FF", parameters, connections, "Q"),
     }
+    return {"ports": {"clk": {"bits": [CLOCK]}, "word": {"bits": [LATER]}}, "cells": cells}
 
 
-def _ways(connections: dict, output: str) -> dict[str, str]:
-    return {port: "output" if port == output else "input" for port in connections}
+def _cell(kind: str, parameters: dict, connections: dict, output: str) -> dict:
+    directions = {port: "output" if port == output else "input" for port in connections}
+    return {"type": kind, "parameters": parameters, "connections": connections, "port_directions": directions}
 
 
 @pytest.mark.parametrize(("register", "enable"), [({}, "1"), ({"CEMUX": "CE", "CE": [ENABLE]}, ENABLE)], ids=["always", "enabled"])
@@ -77,12 +66,42 @@ def test_a_register_behind_a_memory_moves_into_it_with_its_enable(register: dict
 
 @pytest.mark.parametrize(
     "register",
-    [{"LSR": [RESET]}, {"CLK": [ENABLE]}, {"CEMUX": "INV", "CE": [ENABLE]}, {"CE": [WORD], "CEMUX": "CE"}],
-    ids=["is reset", "another clock", "enabled by 0", "another reader"],
+    [
+        {"LSR": [RESET]},
+        {"CLK": [ENABLE]},
+        {"CEMUX": "INV", "CE": [ENABLE]},
+        {"CE": [WORD], "CEMUX": "CE"},
+        {"REGSET": "SET"},
+        {"CLKMUX": "INV"},
+    ],
+    ids=["is reset", "another clock", "enabled by 0", "another reader", "begins at 1", "a falling clock"],
 )
 def test_a_register_that_has_no_place_in_a_memory_stays(register: dict) -> None:
     given = memory(**register)
     assert absorb(given) == given
+
+
+@pytest.mark.parametrize("port", [{"CEA": [ENABLE]}, {"RSTA": [RESET]}], ids=["stops the memory", "resets it"])
+def test_a_memory_that_is_not_enabled_as_the_register_is_keeps_its_words_to_itself(port: dict) -> None:
+    given = memory()
+    block = given["cells"]["block"]
+    block["connections"] |= port
+    block["port_directions"] |= dict.fromkeys(port, "input")
+    assert absorb(given) == given
+
+
+def test_one_register_between_a_memory_and_a_multiplier_goes_into_one_of_them() -> None:
+    for reverse in (False, True):
+        given = memory()
+        operands = {f"{operand}{number}": ["0"] for operand in "AB" for number in range(18)} | {"A0": [LATER], "P0": [PRODUCT]}
+        given["cells"]["product"] = _cell("MULT18X18D", {}, operands, "P0")
+        given["ports"]["word"] = {"bits": [PRODUCT]}
+        given["cells"] = dict(sorted(given["cells"].items(), reverse=reverse))
+        made = absorb(given)["cells"]
+        read = {bit for cell in made.values() for port, (bit,) in cell["connections"].items() if not _drives(cell, port)}
+        driven = {bit for cell in made.values() for port, (bit,) in cell["connections"].items() if _drives(cell, port)}
+        assert {bit for bit in read if isinstance(bit, int)} <= driven | {CLOCK}
+        assert [cell["type"] for cell in made.values()].count("TRELLIS_FF") == 0
 
 
 def test_a_word_that_someone_else_reads_stays_where_it_is() -> None:

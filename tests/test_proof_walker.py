@@ -55,8 +55,9 @@ class Nested(wiring.Component):
 class Walked(wiring.Component):
     """Claim: of two arbitrary instructions in turn, whatever holds it, every step is the one that nested counters are at.
 
-    A reduction begins as many cycles after the one before it, of the same instruction, as that has lanes, or later; and when it is held, no
-    more steps come than an external memory has room for, but the first of an instruction.
+    An instruction waits as long as it says. A reduction begins as many cycles after the one before it, of the same instruction, as that has
+    lanes, or later. When it is held, no more steps come than an external memory has room for, but the first of an instruction. `idle` when
+    none is on its way.
     """
 
     def __init__(self, circuit: Walker) -> None:
@@ -104,7 +105,11 @@ class Walked(wiring.Component):
         m.d.sync += silent.eq(0)
         with m.If(self.offered & ~self.valid & ~self.hold):
             m.d.sync += silent.eq(silent + 1)
+        since_step = Signal(range(MOST_WAIT + 3), init=MOST_WAIT + 2)
+        m.d.sync += since_step.eq(Mux(self.valid, 1, Mux(since_step == MOST_WAIT + 2, since_step, since_step + 1)))
+        right.append((nested.index.as_value() != 0) | (since_step > instruction.wait))
         m.d.comb += [Assert(condition | ~self.valid) for condition in right]
+        m.d.comb += Assert(~circuit.idle | ~(self.valid | (given != walked)))
         m.d.comb += [Assert(~self.valid | (given != walked)), Assert(silent <= PATIENCE + MOST_WAIT)]
         return m
 
@@ -178,6 +183,9 @@ def test_addresses_that_do_not_go_back_are_found() -> None:
         ("~many.as_value().any() & Mux", "Mux"),
         ("(loop.steps[0] & ~inner_zero)", "loop.steps[0]"),
         ("rested.eq(since >= self.i.payload.wait)", "rested.eq(0)"),
+        ("rested.eq(since >= self.i.payload.wait)", "rested.eq(1)"),
+        ("at_once.eq(self.i.payload.wait == 0)", "at_once.eq(1)"),
+        ("goes_on | begins | stepped | moved | self.o.valid", "goes_on | begins | moved | self.o.valid"),
     ],
 )
 def test_a_mistake_is_found(right: str, wrong: str) -> None:

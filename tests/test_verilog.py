@@ -24,8 +24,8 @@ CHANNELS = {
 }
 SENT = ("s_axi_b", "s_axi_r", "m_axis_score_t")
 """The channels on which the machine sends."""
-LANES = ("mac.lane_0", "mac.lane_1")
-COMPONENTS = {"loader", "fetcher", "walker", "mac", "requantize", *LANES, *(f"{lane}.multiplier_{row}" for lane in LANES for row in (0, 1))}
+LANES = ("mac", "mac.lane_0", "mac.lane_1", *(f"mac.lane_{lane}.multiplier_{row}" for lane in (0, 1) for row in (0, 1)))
+COMPONENTS = {"loader", "fetcher", "walker", "tile_0", *(f"tile_0.{part}" for part in ("requantize", *LANES))}
 """The parts of a machine of two rows and two lanes."""
 
 

@@ -16,7 +16,8 @@ class Fetcher(wiring.Component):
     While `stop`, instructions are written, none is given, and what was read before is forgotten. `beyond` when the last one that there is
     room for ends nothing.
 
-    Latency: 3 cycles from `stop` to the first instruction. Throughput: 1 every 3 cycles.
+    Latency: 3 cycles from `stop` to the first instruction. Throughput: 1 every 3 cycles, one more
+    behind one that ends a segment.
     """
 
     def __init__(self, arch: Arch) -> None:

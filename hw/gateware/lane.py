@@ -68,7 +68,7 @@ class Lane(wiring.Component):
             if self.compares:
                 # A product is compared a cycle before with all that the largest so far may be then; in the cycle itself only chosen from.
                 late, best = Signal.like(product, name=f"late_{row}"), Signal.like(acc, name=f"best_{row}")
-                above = {with_: Signal(name=f"above_{with_}_{row}") for with_ in ("init", "init_before", "late", "best")}
+                above = {what: Signal(name=f"above_{what}_{row}") for what in ("init", "init_before", "late", "best")}
                 replaces, replaced = (Signal(name=f"{name}_{row}") for name in ("replaces", "replaced"))
                 m.d.sync += [
                     late.eq(product),
