@@ -124,10 +124,7 @@ TAKES = {
 UNFIT_IMAGES = {
     "none": (np.zeros((0, 16), int), r"images of shape \(0, 16\): the training takes at least one, of 16 pixels each: pad or cut"),
     "too few pixels": (np.zeros((8, 15), int), r"images of shape \(8, 15\): .* of 16 pixels each"),
-    "too bright": (
-        np.full((8, 16), 128),
-        r"images hold int64 from 128 to 128, expected integers from -128 to 127: use quantize.images, Fixed.8, 7.",
-    ),
+    "too bright": (np.full((8, 16), 128), "int64 from 128 to 128, expected integers from -128 to 127: use quantize.images, Fixed.8, 7."),
     "too dark": (np.full((8, 16), -129), "from -129 to -129, expected integers from -128 to 127"),
     "floats": (np.zeros((8, 16)), "images hold float64 from 0.0 to 0.0"),
 }

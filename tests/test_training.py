@@ -99,12 +99,9 @@ def test_without_rounding_gradients_are_those_of_differentiate(format: str) -> N
     x, labels = random.normal(size=(5, 24)), random.integers(0, 6, 5)
     scores, expected = gradients(differentiate(graph), x, labels)
     shapes = {"fc1": (12, 24), "fc2": (6, 12)}
-    made = training(
-        {name: form.factorization(*shapes[name]) for name, form in forms.items()}, strips={"fc1": "i1"} if format == "tt_matrix" else {}
-    )
-    assert {name: each.size for name, each in expected.items()} == {
-        name: np.prod(made.shape(p.axes)) for name, p in made.parameters.items()
-    }
+    strips = {"fc1": "i1"} if format == "tt_matrix" else {}
+    made = training({name: form.factorization(*shapes[name]) for name, form in forms.items()}, strips=strips)
+    assert {*expected} == {*made.parameters}
     found = dict.fromkeys(expected, 0)
     for k, label in enumerate(labels):
         values = {**graph.consts, "image": x[k]}

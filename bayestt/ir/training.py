@@ -1,7 +1,7 @@
 """The training step of a tensorized network as pairwise contractions of integers: data that a reference, a fast twin and a machine read.
 
 Backward contractions are derived here, for chains of layers that absorb one core at a time; `bayestt.ir.differentiate` makes the same
-gradients of any network, in floats, as a Graph.
+gradients, in floats, as a Graph, and those of other networks.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -72,8 +72,8 @@ class Training:
     """What happens to one image: `forward` makes scores, `error` is softmax less label, `backward` makes gradients.
 
     `gradients` names for every parameter the contraction that makes its own: of the parameter's axes, or behind a strip axis, along which
-    what is rounded is then added up. No sum but these runs over a strip axis, else the training is refused: so a machine may make a layer's
-    values strip by strip, twice, instead of keeping them. Every accumulator is proved to hold every sum: a training in which one might
+    what is rounded is then added up. No other sum within a layer runs over its strip axis, else the training is refused: so a machine may
+    make the layer's values strip by strip, twice, instead of keeping them. Every accumulator is proved to hold every sum: a training in which one might
     overflow is refused.
     """
 
