@@ -73,8 +73,8 @@ class Training:
 
     `gradients` names for every parameter the contraction that makes its own: of the parameter's axes, or behind a strip axis, along which
     what is rounded is then added up. No other sum within a layer runs over its strip axis, else the training is refused: so a machine may
-    make the layer's values strip by strip, twice, instead of keeping them. Every accumulator is proved to hold every sum: a training in which one might
-    overflow is refused.
+    make the layer's values strip by strip, twice, instead of keeping them. Every accumulator is proved to hold every sum: a training in
+    which one might overflow is refused.
     """
 
     parameters: Mapping[str, Parameter]
