@@ -12,7 +12,7 @@ from bayestt.algebra.fixed import dequantize
 from bayestt.ir.descend import EXPONENTIAL, Rule, State, descend, error, factors_of, fractions, moved, values_of
 from bayestt.ir.start import start
 from bayestt.ir.training import Training
-from bayestt.nets.descend_batch import descend_batch
+from bayestt.nets.descend_batch import descend_batch, scores
 
 
 def real(training: Training, state: State, values: dict, name: str) -> np.ndarray:
@@ -71,6 +71,12 @@ def test_an_error_is_softmax_less_label(scores, data):
     assert np.abs(found).max() <= 2**14 * 1.01
 
 
+def test_known_errors():
+    """Four equal scores are a quarter each; of 8, 0 and -120 the last is nothing, the sum 22411 counts as 175 * 2**7."""
+    assert error(np.full(4, -7), 2).tolist() == [4096, 4096, 4096 - 16384, 4096]
+    assert error(np.array([8, 0, -120]), 1).tolist() == [16384 * 187 >> 8, round(6027 * 187 / 256) - 16384, 0]
+
+
 def test_the_table_of_exponentials_ends_in_zeros():
     assert EXPONENTIAL[0] == 2**14 and EXPONENTIAL[-1] == 0 and (np.diff(EXPONENTIAL) <= 0).all()
 
@@ -88,7 +94,7 @@ def test_nothing_leaves_its_width(seed):
     values = values_of(training, fractions(training, shifts), factors_of(training, state), random.choice([-128, 127], 16), 0)
     for each in training.contractions:
         assert -(1 << (each.bits - 1)) <= values[each.name].min() and values[each.name].max() < 1 << (each.bits - 1)
-        assert training.bound(each) <= 1 << 31
+        assert training.bound(each) < 1 << 31
     after = descend(training, state, images, labels, Rule(3, 2))
     assert all(np.abs(latent + 0.5).max() <= 127.5 for latent in after.latents.values())
 
@@ -99,10 +105,63 @@ def test_a_training_that_may_overflow_is_refused():
         replace(training, size={**training.size, "fc1.i2": 1, "fc1.j2": 600})
 
 
+def test_a_sum_one_beyond_the_largest_integer_is_refused():
+    """512 products of 2**22 make 2**31; 511 do not."""
+    training, _, _ = small_chain()
+    size = {**training.size, "fc1.i2": 1, "fc1.j1": 1}
+    with pytest.raises(ValueError, match="may sum to 2147483648, beyond 32 bits"):
+        replace(training, size={**size, "fc1.j2": 512})
+    fits = replace(training, size={**size, "fc1.j2": 511})
+    assert max(fits.bound(each) for each in fits.contractions) == 511 << 22
+
+
+TAKES = {
+    "descend": descend,
+    "descend_batch": descend_batch,
+    "start": lambda training, state, images, labels, rule: start(training, images, labels, 0),
+    "scores": lambda training, state, images, labels, rule: scores(training, state, images),
+}
+UNFIT_IMAGES = {
+    "none": (np.zeros((0, 16), int), r"images of shape \(0, 16\): the training takes at least one, of 16 pixels each: pad or cut"),
+    "too few pixels": (np.zeros((8, 15), int), r"images of shape \(8, 15\): .* of 16 pixels each"),
+    "too bright": (np.full((8, 16), 128), "int64 from 128 to 128, expected integers from -128 to 127: use quantize.images, Fixed.8, 7."),
+    "too dark": (np.full((8, 16), -129), "from -129 to -129, expected integers from -128 to 127"),
+    "floats": (np.zeros((8, 16)), "images hold float64 from 0.0 to 0.0"),
+}
+UNFIT_LABELS = {
+    "too few": (np.zeros(7, int), r"labels of shape \(7,\) .int64. for 8 images: give one integer each, from 0 to 3"),
+    "too large": (np.full(8, 4), "from 0 to 3"),
+    "below 0": (np.full(8, -1), "from 0 to 3"),
+    "floats": (np.zeros(8), "float64"),
+}
+
+
+@pytest.mark.parametrize("verb", TAKES.values(), ids=TAKES)
+@pytest.mark.parametrize(("unfit", "words"), UNFIT_IMAGES.values(), ids=UNFIT_IMAGES)
+def test_images_that_do_not_fit_are_refused(verb, unfit, words):
+    training, images, labels = small_chain()
+    with pytest.raises(ValueError, match=words):
+        verb(training, start(training, images, labels, 0), unfit, labels[: len(unfit)], Rule(11))
+
+
+@pytest.mark.parametrize("verb", ["descend", "descend_batch", "start"])
+@pytest.mark.parametrize(("unfit", "words"), UNFIT_LABELS.values(), ids=UNFIT_LABELS)
+def test_labels_that_do_not_fit_are_refused(verb, unfit, words):
+    training, images, labels = small_chain()
+    with pytest.raises(ValueError, match=words):
+        TAKES[verb](training, start(training, images, labels, 0), images, unfit, Rule(11))
+
+
 @pytest.mark.parametrize("rate", [0, 16])
 def test_a_rate_that_moves_too_far_or_nowhere_is_refused(rate):
     with pytest.raises(ValueError, match="a shift of 1 to 15"):
         Rule(rate)
+
+
+@pytest.mark.parametrize("pull", [-16, 16, 0.5])
+def test_a_pull_by_no_shift_of_a_draw_is_refused(pull):
+    with pytest.raises(ValueError, match=f"a pull of {pull}: give a shift of -15 to 15, or None for no prior"):
+        Rule(11, pull)
 
 
 def test_a_rank_that_scales_too_many_entries_is_refused():
@@ -124,6 +183,39 @@ def test_latents_move_against_their_gradient_by_the_rate_on_average():
         steps.append(after.latents["fc1.core0"].mean())
         assert not after.latents["fc2.core0"].any()
     assert np.mean(steps) == pytest.approx(-1.5, abs=0.02)
+
+
+def test_a_bias_moves_half_as_far():
+    training, images, labels = small_chain()
+    state = start(training, images, labels, 0)
+    state = replace(state, latents={name: np.zeros_like(latent) for name, latent in state.latents.items()})
+    totals = {name: np.full_like(latent, 4 << 10) for name, latent in state.latents.items()}
+    after = moved(training, state, totals, dict.fromkeys(state.shifts, 1 << 14), Rule(10))
+    assert {name: {*latent.flat} for name, latent in after.latents.items()} == {
+        name: {-2 if name.endswith("bias") else -4} for name in training.parameters
+    }
+
+
+def test_a_layers_cores_are_pulled_less_by_its_ease():
+    """64 / 256 * 2**4 is 4, which the prior takes from the first layer's latents; the second's ease is 1; biases have no prior."""
+    training, images, labels = small_chain()
+    state = start(training, images, labels, 0)
+    scales = {axis: replace(scales, squares=np.full_like(scales.squares, 256 << 8)) for axis, scales in state.scales.items()}
+    state = replace(state, scales=scales, latents={name: np.full_like(latent, 64) for name, latent in state.latents.items()})
+    zero = {name: np.zeros_like(latent) for name, latent in state.latents.items()}
+    after = moved(training, state, zero, dict.fromkeys(state.shifts, 1 << 14), Rule(10, 4))
+    left = {"fc1.core0": 60, "fc1.core1": 60, "fc2.core0": 62, "fc2.core1": 62, "fc1.bias": 64, "fc2.bias": 64}
+    assert {name: {*latent.flat} for name, latent in after.latents.items()} == {name: {value} for name, value in left.items()}
+
+
+@pytest.mark.parametrize("sixteenths, asked", [((5, 0), 0), ((5, -1), -1), ((14, 0), 0), ((14, 1), 1)])
+def test_the_controller_asks_below_five_sixteenths_and_above_seven_eighths(sixteenths, asked):
+    training, images, labels = small_chain()
+    state = start(training, images, labels, 0)
+    zero = {name: np.zeros_like(latent) for name, latent in state.latents.items()}
+    part, more = sixteenths
+    largest = {each.name: (part << (each.bits - 1 - 4)) + more for each in training.contractions}
+    assert {*moved(training, state, zero, largest, Rule(11)).counts.values()} == {asked}
 
 
 def test_the_controller_waits_and_then_moves_a_shift():

@@ -1,5 +1,7 @@
 """The shift register: its period, a known sequence, and what its rounding adds up to over a period."""
 
+from math import gcd
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -38,6 +40,18 @@ def test_draws_come_again_after_a_period_and_not_before():
     drawn = draws(0xACE1, 2 * PERIOD)
     assert (drawn[:PERIOD] == drawn[PERIOD:]).all()
     assert len(set(drawn[:PERIOD].tolist())) == PERIOD
+
+
+@pytest.mark.parametrize("taken", [21845, 13107, 3855, 255, 256, 14800, 65535])
+def test_who_takes_some_draws_a_time_gives_an_entry_a_part_of_all(taken):
+    """An entry meets 65535 / gcd(entries, 65535) different draws, in turns; here as far as 600 turns go."""
+    turns, register, met = PERIOD // gcd(taken, PERIOD), 1, []
+    for _ in range(min(turns + 3, 600)):
+        drawn = draws(register, taken)
+        met.append(int(drawn[0]))
+        register = int(drawn[-1])
+    assert len({*met[:turns]}) == min(turns, 600)
+    assert met[turns:] == met[: max(0, len(met) - turns)]
 
 
 @given(st.integers(-(2**31), 2**31))

@@ -24,7 +24,8 @@ def test_powers_of_two_are_exact():
 
 
 def test_the_table_is_the_nearest_integers():
-    assert len(TABLE) == 128 and TABLE[[0, 1, 127]].tolist() == [256, 254, 129]
+    """No quotient of them is a half."""
+    assert TABLE.tolist() == [round(Fraction(2**15, m)) for m in range(128, 256)]
 
 
 def test_what_has_no_reciprocal_is_refused():

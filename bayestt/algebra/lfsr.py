@@ -1,4 +1,9 @@
-"""Random numbers of sixteen bits from a shift register, and the stochastic rounding that they decide: the same on every machine."""
+"""Random numbers of sixteen bits from a shift register, and the stochastic rounding that they decide: the same on every machine.
+
+Who takes P draws a time, one for each of P entries, gives an entry only every P-th: it meets 65535 / gcd(P, 65535) different draws, over
+and over. So P with factors of 65535 = 3 * 5 * 17 * 257 are bad, multiples of 257 or 17 most of all, and an entry's rounding is unbiased
+only over the draws that it meets. The networks of recorded trainings have a gcd of 1 to 5.
+"""
 
 from functools import cache
 

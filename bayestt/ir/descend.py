@@ -8,21 +8,24 @@ which the controller keeps it near its full range.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from types import MappingProxyType
 
 import numpy as np
 
 from bayestt.algebra.einsum import einsum
-from bayestt.algebra.fixed import MAX_BITS, requantize, rescale, saturate
+from bayestt.algebra.fixed import MAX_BITS, Fixed, requantize, rescale, saturate
 from bayestt.algebra.lfsr import DRAW_BITS, draws, round_stochastically
 from bayestt.algebra.reciprocal import reciprocal
 from bayestt.ir.rank_scale import Scales, alive_entries, moved_scales, pulled
-from bayestt.ir.training import BIAS_BITS, ERROR_FRAC, GRADIENT_BITS, IMAGE_FRAC, SCORE_FRAC, Contraction, Training
+from bayestt.ir.training import ACTIVATION_BITS, BIAS_BITS, ERROR_FRAC, GRADIENT_BITS, IMAGE_FRAC, SCORE_FRAC, Contraction, Training
 
 EXPONENTIAL = np.round(2.0**ERROR_FRAC * np.exp(-np.arange(128) / 2.0**SCORE_FRAC)).astype(np.int64)
 """exp(-d / 8) for scores d steps below the largest; from step 128 on it is 0."""
 IMPATIENT_STEPS, IMPATIENT, PATIENT = 10, 1, 5
 """In so many first steps a shift is moved once more than one step in a row has asked for it, later once more than five have."""
+IMAGE = Fixed(ACTIVATION_BITS, IMAGE_FRAC)
+"""The format of pixels."""
 Values = dict[str, np.ndarray]
 
 
@@ -50,22 +53,22 @@ class Rule:
     """What a host may change between steps: a latent moves by its gradient / 2**`rate`, 1 to 15, so that 32 bits hold every move.
 
     A latent w is pulled by w / s^2 * 2**`pull`, where s^2 is its rank's scale, the mean of the squares of the latents there; without a
-    `pull` there is no prior. Scales go 2**-`damping` of the way to their best in a step; a rank whose s^2 is below `threshold` is gone for
-    good.
+    `pull` (-15 to 15) there is no prior.
     """
 
     rate: int
     pull: int | None = None
-    damping: int = 4
-    threshold: int = 64
 
     def __post_init__(self) -> None:
-        if not 1 <= self.rate < DRAW_BITS:
+        if self.rate not in range(1, DRAW_BITS):
             raise ValueError(f"a rate of {self.rate}: give a shift of 1 to {DRAW_BITS - 1}")
+        if self.pull is not None and self.pull not in range(1 - DRAW_BITS, DRAW_BITS):
+            raise ValueError(f"a pull of {self.pull}: give a shift of {1 - DRAW_BITS} to {DRAW_BITS - 1}, or None for no prior")
 
 
 def descend(training: Training, state: State, images: np.ndarray, labels: np.ndarray, rule: Rule) -> State:
     """The state after one step on images (n, pixels), integers of 8 bits, and their labels (n,)."""
+    check(training, images, labels)
     factors = factors_of(training, state)
     fracs = fractions(training, state.shifts)
     largest = dict.fromkeys(state.shifts, 0)
@@ -80,6 +83,22 @@ def descend(training: Training, state: State, images: np.ndarray, labels: np.nda
     for name, gradient in training.gradients.items():
         largest[gradient] = int(np.abs(totals[name]).max())
     return moved(training, state, totals, largest, rule)
+
+
+def check(training: Training, images: np.ndarray, labels: np.ndarray | None = None) -> None:
+    """Refuse images, or labels of them, that a training cannot take."""
+    pixels, outputs = (prod(training.shape(axes)) for axes in (training.image, training.scored.axes))
+    if not len(images) or prod(images.shape[1:]) != pixels:
+        raise ValueError(f"images of shape {images.shape}: the training takes at least one, of {pixels} pixels each: pad or cut them")
+    low, high = IMAGE.low, IMAGE.high
+    if not np.issubdtype(images.dtype, np.integer) or images.min() < low or images.max() > high:
+        held = f"{images.dtype} from {images.min()} to {images.max()}"
+        raise ValueError(f"images hold {held}, expected integers from {low} to {high}: use quantize(images, Fixed{IMAGE.bits, IMAGE.frac})")
+    if labels is None:
+        return
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= outputs:
+        held = f"labels of shape {labels.shape} ({labels.dtype}) for {len(images)} images"
+        raise ValueError(f"{held}: give one integer each, from 0 to {outputs - 1}")
 
 
 def values_of(training: Training, fracs: Mapping[str, int], factors: Values, image: np.ndarray, label: int | None = None) -> Values:
@@ -162,7 +181,7 @@ def moved(training: Training, state: State, totals: Values, largest: Mapping[str
         register = int(drawn[there][-1])
         left = state.latents[name] - round_stochastically(move, DRAW_BITS, drawn)
         latents[name] = np.where(there, saturate(left, parameter.latent.bits), 0)
-    scales = moved_scales(training, state.scales, latents, rule.damping, rule.threshold)
+    scales = moved_scales(training, state.scales, latents)
     latents = {name: np.where(alive_entries(training, scales, name), latent, 0) for name, latent in latents.items()}
     shifts, counts = _controlled(training, state, largest)
     return State(latents, shifts, counts, scales, register, state.steps + 1)
@@ -174,8 +193,8 @@ def _controlled(training: Training, state: State, largest: Mapping[str, int]) ->
     patience = IMPATIENT if state.steps < IMPATIENT_STEPS else PATIENT
     for each in training.contractions:
         if each.frac is None:
-            range_ = 1 << (each.bits - 1)
-            asked = (8 * largest[each.name] > 7 * range_) - (16 * largest[each.name] < 5 * range_)
+            end = 1 << (each.bits - 1)
+            asked = (8 * largest[each.name] > 7 * end) - (16 * largest[each.name] < 5 * end)
             count = asked + (counts[each.name] if asked * counts[each.name] > 0 else 0)
             moves = asked if abs(count) > patience and 0 <= shifts[each.name] + asked < MAX_BITS else 0
             shifts[each.name] += moves

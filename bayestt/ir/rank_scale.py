@@ -14,6 +14,8 @@ SCALE_BITS, SCALE_FRAC = 24, 8
 """The squares of scales, of latents as integers: at most 2**14, so unsigned and 8 bits after the point they take 23."""
 STRENGTH_BITS = 16
 """Width of what a latent is multiplied by to be pulled."""
+DAMPING, THRESHOLD = 4, 64
+"""Scales go 2**-4 of the way to their best in a step; an index whose square is below 64 is gone for good."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,16 +51,14 @@ def best_squares(training: Training, scales: Mapping[str, Scales], latents: Mapp
     return np.array([requantize(e * m, int(x) - SCALE_FRAC, 32) for e, m, x in zip(energy, mantissa, exponent, strict=True)])
 
 
-def moved_scales(
-    training: Training, scales: Mapping[str, Scales], latents: Mapping[str, np.ndarray], damping: int, threshold: int
-) -> dict[str, Scales]:
-    """Scales 2**-damping nearer to their best, and without the indices whose square is below the threshold; the largest always stays."""
+def moved_scales(training: Training, scales: Mapping[str, Scales], latents: Mapping[str, np.ndarray]) -> dict[str, Scales]:
+    """Scales nearer to their best, and without the indices whose square is below the threshold; the largest always stays."""
     made = {}
     for axis, before in scales.items():
         best = best_squares(training, scales, latents, axis)
-        squares = np.where(before.alive, before.squares + requantize(best - before.squares, damping, 32), 0)
+        squares = np.where(before.alive, before.squares + requantize(best - before.squares, DAMPING, 32), 0)
         largest = np.arange(len(squares)) == squares.argmax()
-        alive = before.alive & ((squares >= threshold << SCALE_FRAC) | largest)
+        alive = before.alive & ((squares >= THRESHOLD << SCALE_FRAC) | largest)
         made[axis] = Scales(np.where(alive, squares, 0), alive)
     return made
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bayestt.algebra.fixed import MAX_BITS
-from bayestt.ir.descend import State, Values, accumulated, contracted, error, factors_of
+from bayestt.ir.descend import State, Values, accumulated, check, contracted, error, factors_of
 from bayestt.ir.rank_scale import Scales, best_squares
 from bayestt.ir.training import ERROR_FRAC, IMAGE_FRAC, SPREAD, Training
 
@@ -18,6 +18,7 @@ def start(training: Training, images: np.ndarray, labels: np.ndarray, seed: int)
 
     `images` (n, pixels), integers of 8 bits, and their labels are those of that step.
     """
+    check(training, images, labels)
     generator = np.random.default_rng(seed)
     latents, biases = {}, {each.bias for each in training.forward}
     for name, parameter in training.parameters.items():

@@ -1,4 +1,8 @@
-"""The training step of a tensorized network as pairwise contractions of integers: data that a reference, a fast twin and a machine read."""
+"""The training step of a tensorized network as pairwise contractions of integers: data that a reference, a fast twin and a machine read.
+
+Backward contractions are derived here, for chains of layers that absorb one core at a time; `bayestt.ir.differentiate` makes the same
+gradients, in floats, as a Graph, and those of other networks.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +22,8 @@ SPREAD = 0.7
 """Latents start uniform within this part of their range."""
 MOST_SCALED = 1023
 """Entries that one index of a rank may scale, so that 24 bits hold the sum of their latents' squares."""
+MOST_EASE, MOST_BRAKE = 15, 1
+"""The largest `ease` and `brake` of a parameter: at a rate of 15 and a brake of 1 a move is cut by all of a draw's 16 bits."""
 Operand = tuple[str, Axes]
 """A value's name and the axes under which it is read: those it has, or others of the same elements in row-major order."""
 
@@ -44,7 +50,8 @@ class Contraction:
 class Parameter:
     """A core or a bias: its axes, what is kept of it between steps, and what contractions read of that.
 
-    A core is pulled by the scale of a `rank`, 2**-`ease` times as much as others. A bias moves 2**-`brake` times as much as others.
+    A core is pulled by the scale of a `rank`, 2**-`ease` (0 to 15) times as much as others. A bias moves 2**-`brake` (0 or 1) times as much
+    as others.
     """
 
     axes: Axes
@@ -54,14 +61,20 @@ class Parameter:
     ease: int = 0
     brake: int = 0
 
+    def __post_init__(self) -> None:
+        for field, given, most in (("ease", self.ease, MOST_EASE), ("brake", self.brake, MOST_BRAKE)):
+            if given not in range(most + 1):
+                raise ValueError(f"a parameter of axes {' '.join(self.axes)} with {field} {given}: give a whole number from 0 to {most}")
+
 
 @dataclass(frozen=True, eq=False)
 class Training:
     """What happens to one image: `forward` makes scores, `error` is softmax less label, `backward` makes gradients.
 
     `gradients` names for every parameter the contraction that makes its own: of the parameter's axes, or behind a strip axis, along which
-    what is rounded is then added up. No sum but these runs over a strip axis, so a machine may make a layer's values strip by strip, twice,
-    instead of keeping them. Every accumulator is proved to hold every sum: a training in which one might overflow is refused.
+    what is rounded is then added up. No other sum within a layer runs over its strip axis, else the training is refused: so a machine may
+    make the layer's values strip by strip, twice, instead of keeping them. Every accumulator is proved to hold every sum: a training in
+    which one might overflow is refused.
     """
 
     parameters: Mapping[str, Parameter]
@@ -79,7 +92,9 @@ class Training:
             if (entries := sum(prod(self.shape(axes)) for axes in scaled) // self.size[rank]) > MOST_SCALED:
                 raise ValueError(f"an index of {rank!r} scales {entries} entries, expected at most {MOST_SCALED}: give smaller modes")
         for each in self.contractions:
-            if (bound := self.bound(each)) > 1 << (ACCUMULATOR_BITS - 1):
+            if summed := {axis for _, axes in each.args for axis in axes} & self.strips - {*each.axes}:
+                raise ValueError(f"contraction {each.name!r} sums over the strip axis {min(summed)!r}: make strips along another row axis")
+            if (bound := self.bound(each)) >= 1 << (ACCUMULATOR_BITS - 1):
                 raise ValueError(f"contraction {each.name!r} may sum to {bound}, beyond {ACCUMULATOR_BITS} bits: give smaller ranks")
 
     @property
@@ -125,6 +140,11 @@ def training(
     core at a time, by the fewest multiplications; gradients go back the same way, two contractions for each of the forward ones. The
     fractions of a layer's cores together give weights that start like nn.Linear's, of deviation 1 / sqrt(3 cols).
     """
+    if not forms:
+        raise ValueError("a training of no layers: give the form of at least one")
+    for setting, layer in ((setting, layer) for setting, by_layer in (("ease", ease), ("strips", strips)) for layer in by_layer):
+        if layer not in forms:
+            raise ValueError(f"{setting} names layer {layer!r}, which has no form: give one of {', '.join(forms)}")
     parameters, size, forward = {}, {}, []
     operand = ("image", ())
     for layer, form in forms.items():
@@ -139,8 +159,14 @@ def training(
         forward += made
         operand = (made[-1].name, rows)
     image = next(axes for each in forward for name, axes in each.args if name == "image")
-    backward, gradients = _backward(forward, parameters, {f"{layer}.{axis}" for layer, axis in strips.items()})
-    return Training(parameters, tuple(forward), tuple(backward), gradients, size, image)
+    striped = {f"{layer}.{axis}" for layer, axis in strips.items() if axis in forms[layer].rows}
+    backward, gradients = _backward(forward, parameters, striped)
+    made = Training(parameters, tuple(forward), tuple(backward), gradients, size, image)
+    for layer, axis in strips.items():
+        if f"{layer}.{axis}" not in made.strips:
+            rows = ", ".join(forms[layer].rows)
+            raise ValueError(f"layer {layer!r} has no strips along {axis!r}: give that of its row axes, {rows}, which is absorbed first")
+    return made
 
 
 def _parameters(layer: str, form: Factorization, cores: Sequence[Axes], named: Mapping[str, str], ease: int) -> dict[str, Parameter]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bayestt.algebra.einsum import numbered
 from bayestt.algebra.fixed import MAX_BITS
-from bayestt.ir.descend import Rule, State, accumulator_frac, error, factors_of, fractions, moved
+from bayestt.ir.descend import Rule, State, accumulator_frac, check, error, factors_of, fractions, moved
 from bayestt.ir.interpret import EXACT_FLOAT32
 from bayestt.ir.training import BIAS_BITS, GRADIENT_BITS, Contraction, Training
 
@@ -21,6 +21,7 @@ def descend_batch(training: Training, state: State, images: np.ndarray, labels: 
 
     Floats hold all integers: float32 where a contraction's bound is at most 2**23, so that there is room for a half, else float64.
     """
+    check(training, images, labels)
     values, fracs = _read(training, state, images)
     for each in training.forward:
         values[each.name] = _contracted(training, each, values, fracs)
@@ -38,6 +39,7 @@ def descend_batch(training: Training, state: State, images: np.ndarray, labels: 
 
 def scores(training: Training, state: State, images: np.ndarray) -> np.ndarray:
     """The scores (n, outputs) of images (n, pixels), all integers."""
+    check(training, images)
     found = []
     for some in np.array_split(images, -(-len(images) // 500)):
         values, fracs = _read(training, state, some)
