@@ -76,7 +76,7 @@ if __name__ == "__main__":
     assert {form.shape for form in RIVAL} == {(512, 896), (16, 512)}
     heads = ["net", "batch", "MACs an image", "dense", "rival", "rival with images' gradient", "/ dense", "/ rival", "/ rival with"]
     heads += ["parameters", "kept for the way back", "most values at once"]
-    print("Multiplications of a training step per image, and the values it holds; ours: steps of the tree that multiplies least, none of them dense\n")
+    print("Multiplications of a training step per image, and memory; ours: steps of the tree that multiplies least, none dense", end="\n\n")
     print(f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", sep="\n")
     for name in tqdm(NETS, desc="nets", unit="net", leave=False):
         print(*rows(name), sep="\n")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from math import prod
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -38,7 +39,7 @@ def test_a_training_may_go_on_for_longer(whole: tuple[dict, bytes], tmp_path: Pa
     again = trained(tmp_path, *TWO_EPOCHS)
     assert (again, (tmp_path / "state").read_bytes()) == whole
     assert again == json.loads((tmp_path / "onchip.json").read_text())
-    with pytest.raises(ValueError, match=r"is of a training with other settings \(rates \[11, 12\] there and \[11\] here\): delete it"):
+    with pytest.raises(ValueError, match=r"of a training with other settings \(rates \[11, 12\] there and \[11\] here\): delete it"):
         trained(tmp_path, "rates=[11]", "bits=7000")
     with pytest.raises(ValueError, match=r"\(seed 0 there and 1 here, batch_size 32 there and 64 here, pull 6 there and None here\)"):
         trained(tmp_path, *TWO_EPOCHS, "seed=1", "batch_size=64", "pull=null")
@@ -61,7 +62,7 @@ test_onchip.trained(pathlib.Path(), *test_onchip.TWO_EPOCHS)
 
 
 @pytest.mark.parametrize(("state", "before", "epochs"), [(1, False, 1), (2, True, 1), (2, False, 2)])
-def test_a_killed_training_goes_on_to_the_same_bytes(state: int, before: bool, epochs: int, whole: tuple[dict, bytes], tmp_path: Path) -> None:
+def test_a_killed_training_ends_in_the_same_bytes(state: int, before: bool, epochs: int, whole: tuple[dict, bytes], tmp_path: Path) -> None:
     program = KILLED.format(state=state, before=before)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -96,7 +97,7 @@ def test_the_page_shows_what_is_on_record() -> None:
     dense, first, last = (sum(bits.values()) for bits in (runs[0]["dense_bits"], *runs[0]["training_bits"].values()))
     assert f"| all | {dense:,} | {first:,} | {last:,} |" in page
     assert f"| dense / it | 1 | {dense / first:.0f}x | {dense / last:.0f}x |" in page
-    assert f"over all five {mean(dense / sum(run['training_bits']['last'].values()) for run in runs):.1f}x" in page
+    assert f"over all five seeds {mean(dense / sum(run['training_bits']['last'].values()) for run in runs):.1f}x" in page
     for run in runs:
         ranks = ", ".join(str(rank) for rank in run["history"][-1]["ranks"].values())
         assert f"| {run['seed']} | {100 * run['accuracy']:.2f} % | {100 * run['history'][-1]['validation']:.2f} % | {ranks} |" in page
@@ -106,9 +107,10 @@ def test_the_page_shows_the_multiplications_of_an_image() -> None:
     """Of all contractions; with the first layer's forward pass twice; of dense layers, forward and for all gradients but the image's."""
     with initialize_config_dir(CONF, version_base="1.3"):
         chain, sizes = onchip.built(compose("onchip"))
-    taken = {each.name: chain.shape(tuple({axis for _, axes in each.args for axis in axes})) for each in chain.contractions if len(each.args) == 2}
-    once = sum(map(prod, taken.values()))
-    twice = once + sum(prod(taken[each.name]) for each in chain.forward if each.name.startswith("fc1"))
+    pairs = {each.name: {axis for _, axes in each.args for axis in axes} for each in chain.contractions if len(each.args) == 2}
+    taken = {name: prod(chain.size[axis] for axis in axes) for name, axes in pairs.items()}
+    once = sum(taken.values())
+    twice = once + sum(taken[each.name] for each in chain.forward if each.name.startswith("fc1"))
     dense = 2 * sizes[0] * sizes[1] + 3 * sizes[1] * sizes[2]
     page = (Path(CONF).parent / "experiments" / "README.md").read_text()
     assert f"| multiplications of an image | {dense:,} | {once:,}; {twice:,} in strips |" in page
