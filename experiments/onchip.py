@@ -82,11 +82,12 @@ def identity(cfg: DictConfig, epochs: int) -> dict:
 def resumed(cfg: DictConfig, chain: Training, path: Path) -> tuple[State, list[dict]]:
     """The state in a file and the epochs that led to it; the state of a training with other settings is refused."""
     state, record = load_state(path, chain)
-    there, here = record["identity"], identity(cfg, len(record["history"]))
+    there, history = record.get("identity", {}), record.get("history", [])
+    here = identity(cfg, len(history))
     differing = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if differing := [f"{name} {there.get(name)} there and {here.get(name)} here" for name in differing]:
         raise ValueError(f"{path} is of a training with other settings ({', '.join(differing)}): delete it or give another hydra.run.dir")
-    return state, record["history"]
+    return state, history
 
 
 def rule(cfg: DictConfig, chain: Training, state: State, epoch: int) -> Rule:
