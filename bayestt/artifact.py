@@ -10,14 +10,17 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from bayestt.algebra.fixed import Fixed
-from bayestt.ir.descend import State
+from bayestt.algebra.fixed import MAX_BITS, Fixed
+from bayestt.algebra.lfsr import PERIOD
+from bayestt.ir.descend import PATIENT, State
 from bayestt.ir.graph import Graph, Op, Window, verify
-from bayestt.ir.rank_scale import Scales
+from bayestt.ir.rank_scale import SCALE_BITS, Scales, alive_entries
+from bayestt.ir.training import Training
 
 MAGIC = b"bayestt\n"
 VERSION = 1
@@ -42,21 +45,30 @@ def load(path: str | Path) -> Graph:
         raise ValueError(f"{path} holds no legal graph ({fault}): write it again with bayestt.artifact.save") from fault
 
 
-def save_state(state: State, path: str | Path) -> None:
-    """Write the state of an integer training to one file; what was there before stays until the new file is complete."""
-    arrays = {f"latents/{name}": latent for name, latent in state.latents.items()}
-    for axis, scales in state.scales.items():
-        arrays |= {f"squares/{axis}": scales.squares, f"alive/{axis}": scales.alive}
-    header = {"shifts": dict(state.shifts), "counts": dict(state.counts), "register": state.register, "steps": state.steps}
-    write_arrays(path, "state", header, arrays)
+def save_state(state: State, path: str | Path, record: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Write the state of an integer training to one file; what was there before stays until the new file is complete.
+
+    `record` is what else shall be kept with it, in JSON's types.
+    """
+    numbers = {"shifts": dict(state.shifts), "counts": dict(state.counts), "register": state.register, "steps": state.steps}
+    write_arrays(path, "state", numbers | {"record": dict(record)}, _arrays(state))
 
 
-def load_state(path: str | Path) -> State:
-    """The state that a file holds. A file that is truncated, altered, foreign or of another version is refused."""
+def load_state(path: str | Path, training: Training) -> tuple[State, dict[str, Any]]:
+    """The state of a training that a file holds, and the record kept with it.
+
+    A file that is truncated, altered, foreign or of another version is refused, and so is a state that this training cannot have.
+    """
     header, arrays = read_arrays(path, "state")
-    kinds = {kind: {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(f"{kind}/")} for kind in STATE_KINDS}
-    scales = {axis: Scales(squares, kinds["alive"][axis]) for axis, squares in kinds["squares"].items()}
-    return State(kinds["latents"], header["shifts"], header["counts"], scales, header["register"], header["steps"])
+    try:
+        split = [(*name.partition("/")[::2], array) for name, array in arrays.items()]
+        kinds = {kind: {name: array for which, name, array in split if which == kind} for kind in STATE_KINDS}
+        scales = {axis: Scales(squares, kinds["alive"][axis]) for axis, squares in kinds["squares"].items()}
+        state = State(kinds["latents"], header["shifts"], header["counts"], scales, header["register"], header["steps"])
+        _check(state, training)
+        return state, header["record"]
+    except (KeyError, TypeError, ValueError) as fault:
+        raise ValueError(f"{path} holds no state of this training ({fault}): give its own, or begin anew without the file") from fault
 
 
 def write_arrays(path: str | Path, kind: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -101,6 +113,49 @@ def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, 
     if not sound:
         raise ValueError(f"{path} has arrays of other types or shapes than its header lists: write it again")
     return content["header"], arrays
+
+
+def _arrays(state: State) -> dict[str, np.ndarray]:
+    arrays = {f"latents/{name}": latent for name, latent in state.latents.items()}
+    for axis, scales in state.scales.items():
+        arrays |= {f"squares/{axis}": scales.squares, f"alive/{axis}": scales.alive}
+    return arrays
+
+
+def _check(state: State, training: Training) -> None:
+    """Refuse a state with other names, types, shapes or ranges than those that steps of the training lead to."""
+    found = _arrays(state) | {"register": np.array(state.register), "steps": np.array(state.steps)}
+    for kind, numbers in (("shifts", state.shifts), ("counts", state.counts)):
+        found |= {f"{kind}/{name}": np.array(number) for name, number in numbers.items()}
+    expected = _expected(training)
+    if odd := sorted({*found} ^ {*expected}):
+        raise ValueError(f"{odd[0]} is {'missing' if odd[0] in expected else 'too many'}")
+    for name, (shape, low, high) in expected.items():
+        array, kind = found[name], np.array(low).dtype
+        if (array.dtype, array.shape) != (kind, shape):
+            raise ValueError(f"{name} is {array.dtype}{list(array.shape)}, expected {kind}{list(shape)}")
+        if array.min() < low or array.max() > high:
+            raise ValueError(f"{name} goes from {array.min()} to {array.max()}, expected {low} to {high}")
+    for axis, scales in state.scales.items():
+        if not scales.alive.any() or scales.squares[~scales.alive].any():
+            raise ValueError(f"alive/{axis} says which indices are there, expected at least one, and squares of 0 for all others")
+    for name, latent in state.latents.items():
+        if latent[~alive_entries(training, state.scales, name)].any():
+            raise ValueError(f"latents/{name} has entries of ranks that are gone, expected 0")
+
+
+def _expected(training: Training) -> dict[str, tuple[tuple[int, ...], int, int]]:
+    """Shape, least and largest entry of everything in a state."""
+    made: dict[str, tuple[tuple[int, ...], int, int]] = {"register": ((), 1, PERIOD), "steps": ((), 0, np.iinfo(np.int64).max)}
+    for name, parameter in training.parameters.items():
+        made[f"latents/{name}"] = training.shape(parameter.axes), parameter.latent.low, parameter.latent.high
+        if parameter.rank:
+            indices = training.shape((parameter.rank,))
+            made[f"squares/{parameter.rank}"], made[f"alive/{parameter.rank}"] = (indices, 0, (1 << SCALE_BITS) - 1), (indices, False, True)
+    for each in training.contractions:
+        if each.frac is None:
+            made |= {f"shifts/{each.name}": ((), 0, MAX_BITS - 1), f"counts/{each.name}": ((), -PATIENT - 1, PATIENT + 1)}
+    return made
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -1,10 +1,11 @@
-"""What a training step of a tensorized net takes: multiplications of an image and memory, beside the dense net and Zhang et al. 2021.
+"""What a training step of a tensorized net takes: multiplications of an image, beside the dense net and Zhang et al. 2021.
 
 Counted on all sides: forward, the gradient of every layer's input but the image's, and the gradients of cores and weights. The rival
 absorbs cores from right to left, and back again for the gradient of an input; for the gradients of cores it sums the outer product of input
 and output gradient, as large as the dense weight, over a batch, and once a batch contracts that with all cores but one, for each core; in
 the order that multiplies least, which is more than is known of it. `with images' gradient` is the count by its published code, which also
-makes the gradient of the images, of no use.
+makes the gradient of the images, of no use. Memory is in values; bits are those of a training in integers, which takes its contractions in
+another order: `bayestt.report.training_memory.training_bits`.
 """
 
 import warnings
@@ -21,7 +22,7 @@ from bayestt.ir.differentiate import differentiate
 from bayestt.nets.fc import fc
 from bayestt.nets.tensorize import TensorizedLinear, tensorize
 from bayestt.nets.trace import trace
-from bayestt.report.training_step import Memory, memory, multiplications
+from bayestt.report.training_step import memory, multiplications
 
 PUBLISHED = {"fc1": {"rows": [4, 4, 2, 16], "cols": [7, 4, 2, 16]}, "fc2": {"rows": [1, 16], "cols": [32, 16]}}
 OURS = {"fc1": {"rows": [4, 4, 8, 4], "cols": [4, 7, 4, 7]}, "fc2": {"rows": [2, 5], "cols": [16, 32]}}
@@ -33,10 +34,6 @@ NETS = {
 }
 BATCHES = (1, 16, 64, 100)
 """64: the rival's simulator; 100: its accelerator, which trains image by image and updates after so many."""
-DENSE_BITS = {"parameter": 32, "state": 64, "gradient": 32, "value": 32}
-"""Dense in float32 with Adam's two moments."""
-INTEGER_BITS = {"parameter": 8, "state": 16, "gradient": 16, "value": 8}
-"""Latent weights of 8 bits whose upper 4 are computed with, two moments of 8 bits, gradients of 16, values kept for the way back of 8."""
 
 
 def rival(forms: Sequence[Factorization], images: int, first_input: bool) -> float:
@@ -48,12 +45,6 @@ def rival(forms: Sequence[Factorization], images: int, first_input: bool) -> flo
         cores = sum(macs(axes, order(axes, mine, form.size), form.size) for axes, mine in zip(others, form.cores, strict=True))
         each += right_to_left(form) * (2 if number or first_input else 1) + form.shape[0] * form.shape[1] + cores / images
     return each
-
-
-def bits(found: Memory, width: dict[str, int]) -> int:
-    """Bits of parameters, the optimiser's state, gradients and values between."""
-    held = found.parameters * (width["parameter"] + width["state"]) + found.gradients * width["gradient"]
-    return held + found.most * width["value"]
 
 
 def rows(name: str) -> list[str]:
@@ -68,13 +59,12 @@ def rows(name: str) -> list[str]:
     for images in BATCHES:
         step, dense_step = differentiate(traced, images), differentiate(dense, images)
         ours, theirs = multiplications(step, images) / images, multiplications(dense_step, images) / images
-        found, dense_found = memory(step, images), memory(dense_step, images)
+        found = memory(step, images)
         against = [rival(forms, images, first_input) for first_input in (False, True)]
         figures = [
             *(f"{ours:,.0f}", f"{theirs:,.0f}", *(f"{other:,.0f}" for other in against)),
             *(f"{ours / theirs:.2f}", *(f"{ours / other:.2f}" for other in against)),
             *(f"{found.parameters:,}", f"{found.kept:,}", f"{found.most:,}"),
-            *(f"{bits(found, INTEGER_BITS) / 8000:,.0f}", f"{bits(dense_found, DENSE_BITS) / bits(found, INTEGER_BITS):.0f}x"),
         ]
         lines.append(f"| {name} | {images} | {' | '.join(figures)} |")
     return lines
@@ -85,9 +75,8 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore", message="ranks clipped")
     assert {form.shape for form in RIVAL} == {(512, 896), (16, 512)}
     heads = ["net", "batch", "MACs an image", "dense", "rival", "rival with images' gradient", "/ dense", "/ rival", "/ rival with"]
-    heads += ["parameters", "kept for the way back", "most values at once", "integer kB", "dense fp32 Adam / integer"]
-    print("Multiplications of a training step per image, and its memory; ours: steps of the tree that multiplies least, none of them dense")
-    print(f"integer: bits of {INTEGER_BITS}; dense: {DENSE_BITS}\n")
+    heads += ["parameters", "kept for the way back", "most values at once"]
+    print("Multiplications of a training step per image, and memory; ours: steps of the tree that multiplies least, none dense", end="\n\n")
     print(f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", sep="\n")
     for name in tqdm(NETS, desc="nets", unit="net", leave=False):
         print(*rows(name), sep="\n")

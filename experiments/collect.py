@@ -47,9 +47,10 @@ def collect(folders: Sequence[Path], root: Path = ROOT) -> None:
 
 
 def recorded(root: Path = ROOT) -> dict[str, list[Line]]:
-    """The runs on record, by experiment."""
+    """The pipeline's runs on record, by experiment; a line of another script names none."""
     paths = sorted((root / "experiments" / "results").glob("*.jsonl"))
-    return {path.stem: [json.loads(text) for text in path.read_text().splitlines()] for path in paths}
+    lines = {path.stem: [json.loads(text) for text in path.read_text().splitlines()] for path in paths}
+    return {name: runs for name, runs in lines.items() if all("experiment" in run for run in runs)}
 
 
 def filled(text: str, lines: dict[str, list[Line]]) -> str:

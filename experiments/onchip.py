@@ -1,6 +1,6 @@
 """Training in integers as a small chip would do it: factors of 4 bits, latents and activations of 8, gradients of 16.
 
-    python experiments/onchip.py seed=0
+    python experiments/onchip.py seed=0                                                       # experiment=fashion_onchip
     python experiments/onchip.py judged_on=validation images=10000 'rates=[11,11,12,13]'     # settings
 
 An interrupted training goes on after its last whole epoch when the same command is given again.
@@ -8,6 +8,7 @@ An interrupted training goes on after its last whole epoch when the same command
 
 import json
 import logging
+import sys
 from math import prod
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from bayestt.algebra.fixed import Fixed, quantize
@@ -28,10 +29,12 @@ from bayestt.ir.compact import compact
 from bayestt.ir.descend import Rule, State
 from bayestt.ir.start import start
 from bayestt.ir.training import ACTIVATION_BITS, IMAGE_FRAC, Training, training
-from bayestt.ir.training_memory import dense_bits, factor_bits, training_bits
 from bayestt.nets.descend_batch import descend_batch, scores
+from bayestt.report.training_memory import dense_bits, factor_bits, training_bits
 
 log = logging.getLogger("onchip")
+NEUTRAL = ("name", "judged_on", "data_root", "threads")
+"""Settings that change no state."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict:
@@ -44,9 +47,8 @@ def run(cfg: DictConfig, folder: Path) -> dict:
     first = next(batches.epoch(0)).numpy()
     state, history = start(chain, images[first], labels[first], cfg.seed), []
     began = training_bits(chain)
-    done = folder / "epochs.json"
-    if done.exists():
-        history, state = json.loads(done.read_text()), load_state(folder / "state")
+    if (folder / "state").exists():
+        state, history = resumed(cfg, chain, folder / "state")
     for epoch in range(len(history), len(cfg.rates)):
         for batch in tqdm(batches.epoch(epoch), f"epoch {epoch}", len(batches), unit="step", leave=False):
             state = descend_batch(chain, state, images[batch.numpy()], labels[batch.numpy()], rule(cfg, chain, state, epoch))
@@ -55,8 +57,7 @@ def run(cfg: DictConfig, folder: Path) -> dict:
         ranks = {axis: int(scales.alive.sum()) for axis, scales in state.scales.items()}
         history.append({"validation": reached, "factor_bits": factor_bits(small), "ranks": ranks})
         log.info("epoch %2d  validation %.2f %%  %s", epoch, 100 * reached, " ".join(map(str, ranks.values())))
-        save_state(state, folder / "state")
-        done.write_text(json.dumps(history))
+        save_state(state, folder / "state", {"identity": identity(cfg, epoch + 1), "history": history})
     small, left = compact(chain, state)
     result = {
         "seed": cfg.seed,
@@ -70,6 +71,23 @@ def run(cfg: DictConfig, folder: Path) -> dict:
     }
     (folder / "onchip.json").write_text(json.dumps(result) + "\n")
     return result
+
+
+def identity(cfg: DictConfig, epochs: int) -> dict:
+    """The settings that so many epochs depend on: of the rates only theirs, so that a training may go on for longer."""
+    settings = OmegaConf.to_container(cfg)
+    return {name: value for name, value in settings.items() if name not in NEUTRAL} | {"rates": settings["rates"][:epochs]}
+
+
+def resumed(cfg: DictConfig, chain: Training, path: Path) -> tuple[State, list[dict]]:
+    """The state in a file and the epochs that led to it; the state of a training with other settings is refused."""
+    state, record = load_state(path, chain)
+    there, history = record.get("identity", {}), record.get("history", [])
+    here = identity(cfg, len(history))
+    differing = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if differing := [f"{name} {there.get(name)} there and {here.get(name)} here" for name in differing]:
+        raise ValueError(f"{path} is of a training with other settings ({', '.join(differing)}): delete it or give another hydra.run.dir")
+    return state, history
 
 
 def rule(cfg: DictConfig, chain: Training, state: State, epoch: int) -> Rule:
@@ -101,8 +119,10 @@ def accuracy(chain: Training, state: State, cfg: DictConfig, split: Split) -> fl
 
 @hydra.main(version_base=None, config_path="../conf", config_name="onchip")
 def main(cfg: DictConfig) -> None:
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    result = run(cfg, folder)
+    try:
+        result = run(cfg, Path(HydraConfig.get().runtime.output_dir))
+    except (OSError, ValueError) as fault:
+        sys.exit(str(fault))
     dense, first, last = (sum(bits.values()) for bits in (result["dense_bits"], *result["training_bits"].values()))
     reached = cfg.judged_on, 100 * result["accuracy"]
     log.info("%s %.2f %%, %.0fx less memory to train than dense, at the end %.0fx", *reached, dense / first, dense / last)

@@ -21,6 +21,8 @@ from learnable import small_chain
 from test_descend_batch import assert_same
 
 from bayestt.artifact import HEADER, MAGIC, VERSION, load, load_state, read_arrays, save, save_state, write_arrays
+from bayestt.ir.compact import compact
+from bayestt.ir.descend import Rule, descend
 from bayestt.ir.fold import fold
 from bayestt.ir.graph import Graph, verify
 from bayestt.ir.interpret import interpret
@@ -195,8 +197,57 @@ def test_others_may_read_a_file_as_any_other(tmp_path: Path) -> None:
 
 
 def test_the_state_of_a_training_comes_back_as_it_was(tmp_path: Path) -> None:
-    state = start(*small_chain(), seed=0)
-    save_state(state, tmp_path / "state")
-    assert_same(load_state(tmp_path / "state"), state)
+    training, images, labels = small_chain()
+    state = start(training, images, labels, seed=0)
+    for _ in range(200):
+        state = descend(training, state, images, labels, Rule(11, 7))
+    assert not all(scales.alive.all() for scales in state.scales.values())
+    for made_with, kept in [(training, state), compact(training, state)]:
+        save_state(kept, tmp_path / "state", {"epochs": [1, 2]})
+        found, record = load_state(tmp_path / "state", made_with)
+        assert_same(found, kept)
+        assert record == {"epochs": [1, 2]}
     with pytest.raises(ValueError, match="is a state file of version 1, expected a graph file"):
         load(tmp_path / "state")
+    with pytest.raises(ValueError, match=r"state holds no state of this training \(latents/.* is int64.*, expected int64"):
+        load_state(tmp_path / "state", training)
+
+
+ODD_STATES = {
+    "no shifts": ({"shifts": None}, {}, "NoneType"),
+    "no such contraction": ({"shifts": {"fc9": 3}}, {}, "shifts/fc1 is missing"),
+    "a shift too far": ({"shift": 32}, {}, "shifts/fc1 goes from 32 to 32, expected 0 to 31"),
+    "an impossible count": ({"count": -7}, {}, "counts/fc1 goes from -7 to -7, expected -6 to 6"),
+    "half a count": ({"count": 0.5}, {}, r"counts/fc1 is float64\[\], expected int64\[\]"),
+    "a register that stands still": ({"register": 0}, {}, "register goes from 0 to 0, expected 1 to 65535"),
+    "a register too wide": ({"register": 65_536}, {}, "register goes from 65536"),
+    "steps before the first": ({"steps": -1}, {}, "steps goes from -1"),
+    "a latent too many": ({}, {"latents/fc3.core0": np.zeros(3, np.int64)}, "latents/fc3.core0 is too many"),
+    "a rank without its mask": ({}, {"alive/fc2.r1": None}, "'fc2.r1'"),
+    "no latent": ({}, {"latents/fc1.bias": None}, "latents/fc1.bias is missing"),
+    "another shape": ({}, {"latents/fc1.bias": np.zeros(8, np.int64)}, r"latents/fc1.bias is int64\[8\], expected int64\[2, 4\]"),
+    "floats": ({}, {"latents/fc1.bias": np.zeros((2, 4))}, r"is float64\[2, 4\]"),
+    "a latent too large": ({}, {"latents/fc1.bias": np.full((2, 4), 128)}, "goes from 128 to 128, expected -128 to 127"),
+    "a square below 0": ({}, {"squares/fc2.r1": np.array([-1, 5])}, "squares/fc2.r1 goes from -1 to 5"),
+    "all ranks gone": ({}, {"squares/fc2.r1": np.zeros(2, np.int64), "alive/fc2.r1": np.zeros(2, bool)}, "alive/fc2.r1 .* at least one"),
+    "a rank gone that has a scale": ({}, {"squares/fc2.r1": np.array([1, 5]), "alive/fc2.r1": np.array([False, True])}, "squares of 0"),
+    "a rank gone that has latents": (
+        {},
+        {"squares/fc2.r1": np.array([0, 5]), "alive/fc2.r1": np.array([False, True])},
+        "latents/fc2.core0 has entries of ranks that are gone, expected 0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("header", "arrays", "words"), ODD_STATES.values(), ids=ODD_STATES)
+def test_a_state_that_the_training_cannot_have_is_refused(header: dict, arrays: dict, words: str, tmp_path: Path) -> None:
+    training, images, labels = small_chain()
+    save_state(start(training, images, labels, seed=0), tmp_path / "state")
+    sound, there = read_arrays(tmp_path / "state", "state")
+    for kind in ("shift", "count"):
+        if kind in header:
+            sound[f"{kind}s"]["fc1"] = header[kind]
+    kept = {name: array for name, array in (there | arrays).items() if array is not None}
+    write_arrays(tmp_path / "state", "state", sound | header, kept)
+    with pytest.raises(ValueError, match=f"state holds no state of this training .*{words}.*: give its own, or begin anew"):
+        load_state(tmp_path / "state", training)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onchip
 import pipeline
 import pytest
 from hydra import compose, initialize_config_dir
@@ -14,8 +15,10 @@ from bayestt.data import cifar10, fashion_mnist, mnist
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = {path.parent.name: sorted(choice.stem for choice in path.parent.glob("*.yaml")) for path in CONF.glob("*/*.yaml")}
-CHOICES = [(group, choice) for group, choices in sorted(GROUPS.items()) for choice in choices if group != "sweep"]
-"""All but sweeps, which test_sweep.py runs."""
+ONCHIP = [path.stem for path in sorted(CONF.glob("experiment/*.yaml")) if "python experiments/onchip.py" in path.read_text()]
+"""Experiments of another script than the pipeline."""
+CHOICES = [(group, choice) for group, choices in sorted(GROUPS.items()) for choice in choices if group != "sweep" and choice not in ONCHIP]
+"""What the pipeline runs, but for sweeps, which test_sweep.py runs."""
 THREE_STEPS = ["images=384", "batch_size=128", "dense.epochs=1", "fit.epochs=1", "finetune.epochs=1"]
 SMALL_CHAIN = ["quantize.calibration=20", "emulate.images=4", "simulate.images=1"]
 SMALL_RANKS = ["form.fc1.rank=2", "form.fc2.rank=2"]
@@ -79,6 +82,14 @@ def test_every_yaml_runs(group: str, choice: str, published_data: str, tmp_path:
         cfg.teacher.fit.epochs = 1
     pipeline.run(cfg, tmp_path)
     assert (tmp_path / f"{stop}.json").is_file()
+
+
+@pytest.mark.parametrize("choice", ONCHIP)
+def test_every_training_in_integers_runs(choice: str, published_data: str, tmp_path: Path) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("onchip", [f"experiment={choice}", f"data_root={published_data}", *TWO_STEPS, "rates=[11]"])
+    assert cfg.name == choice
+    assert onchip.run(cfg, tmp_path)["judged_on"] == "test" and (tmp_path / "onchip.json").is_file()
 
 
 def test_every_folder_of_conf_is_a_group() -> None:

@@ -4,7 +4,7 @@ from learnable import small_chain
 
 from bayestt.algebra.formats import tt_matrix
 from bayestt.ir.training import training
-from bayestt.ir.training_memory import dense_bits, factor_bits, training_bits
+from bayestt.report.training_memory import dense_bits, factor_bits, training_bits
 
 PAPER = {"fc1": tt_matrix([4, 4, 2, 16], [7, 4, 2, 16], 16), "fc2": tt_matrix([1, 16], [32, 16], 16)}
 
@@ -34,5 +34,5 @@ def test_the_papers_net():
     assert dense_bits([896, 512, 16])["parameters"] == 32 * 467_472
     assert round(32 * 467_472 / factor_bits(made)) == 244
     whole = sum(dense_bits([896, 512, 16]).values())
-    assert 60 < whole / sum(training_bits(made).values()) < 100
-    assert whole / sum(training_bits(training(PAPER, strips={"fc1": "i1"})).values()) > 100
+    assert round(whole / sum(training_bits(made).values())) == 72
+    assert round(whole / sum(training_bits(training(PAPER, strips={"fc1": "i1"})).values())) == 124
