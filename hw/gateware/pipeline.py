@@ -10,7 +10,7 @@ def delayed(m: Module, value: ValueLike, cycles: int = 1) -> ValueLike:
 
 
 def registered(m: Module, word: ValueLike) -> ValueLike:
-    """A memory's word a cycle later, in a register that is never reset, so that it finds a place in the memory's own block."""
+    """A memory's word a cycle later, in a register that is never reset: many chips have such ones in their memories."""
     return _delayed(m, word, 1, reset_less=True)
 
 
