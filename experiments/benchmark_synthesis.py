@@ -1,7 +1,7 @@
 """What the machine takes of an FPGA and how fast its clock is, by size and seed; placed and routed in its shell, and its slowest paths.
 
-`--sizes 8x4 16x4` for some sizes, `--seeds 0 1 2` for some placements of each one's netlist, which is made once, `--part zu3eg` for a part
-that is only synthesised, `--mhz 150` for a clock to ask for.
+`--sizes 8x4 16x4x2` for some sizes, the last one two tiles of 16 rows, `--seeds 0 1 2` for some placements of each one's netlist, which is
+made once, `--part zu3eg` for a part that is only synthesised, `--mhz 150` for a clock to ask for.
 """
 
 import argparse
@@ -34,19 +34,19 @@ def path(report: Report) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=["4x4"], help="rows x lanes")
+    parser.add_argument("--sizes", nargs="+", default=["4x4"], help="rows x lanes, or rows x lanes x tiles, the rows those of one tile")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--part", choices=PARTS, default="ecp5-85f")
     parser.add_argument("--mhz", type=float, default=130.0)
     given = parser.parse_args()
     reports: dict[str, list[Report]] = {size: [] for size in given.sizes}
     for size, seed in tqdm([(size, seed) for size in given.sizes for seed in given.seeds], unit="placement"):
-        rows, lanes = map(int, size.split("x"))
-        arch = Arch(rows=rows, lanes=lanes, **MEMORIES)
+        rows, lanes, tiles = [*map(int, size.split("x")), 1][:3]
+        arch = Arch(rows=rows * tiles, lanes=lanes, tiles=tiles, **MEMORIES)
         reports[size].append(synthesize(arch, given.part, requested_hz=given.mhz * 1e6, seed=seed))
     memories = ", ".join(f"{depth} words of {memory.removesuffix('_depth')}" for memory, depth in MEMORIES.items())
     print(f"{given.part}, {given.mhz:g} MHz asked for, seeds {', '.join(map(str, given.seeds))}; {memories}\n")
-    columns = ["rows x lanes", "LUT", "FF", "DSP", "BRAM", "least MHz", "median MHz", "most MHz", "by seed", "netlist"]
+    columns = ["rows x lanes (x tiles)", "LUT", "FF", "DSP", "BRAM", "least MHz", "median MHz", "most MHz", "by seed", "netlist"]
     print(f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns), sep="\n")
     print(*(row(size, found) for size, found in reports.items()), sep="\n")
     for size, found in reports.items():
