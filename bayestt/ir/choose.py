@@ -16,8 +16,8 @@ from bayestt.ir.steps import steps
 def choose(items: Sequence[Group | Op], image: Op, tile: Nest, size: Mapping[str, int], room: Room, cost: Cost) -> list[Step | Op]:
     """The bound groups (and VIEWs) in order: each as it costs least alone, or, beside a copy, as it costs least with all others.
 
-    As if all had room in the data memory: what `lower` must cut or bring in from outside is not counted. Where no copy is needed none could
-    do better. Else the steps beside copies change, one after another, for as long as that makes the whole cheaper.
+    As if all had room in the data memory: what `lower` must cut or bring in from outside is not counted. Steps beside copies change, one
+    after another, for as long as that makes the whole cheaper; that a layout without copies suits some other step better is not looked for.
     """
     options = _options(items, tile, size, room, cost)
     chosen = [each[0] for each in options]
