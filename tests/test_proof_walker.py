@@ -22,7 +22,7 @@ TWO, THREE = (Arch(rows=1, lanes=2, loops=loops, extent_bits=1, **DEPTHS) for lo
 CYCLES = 17
 PATIENCE = 5
 """For how many cycles a walker may have nothing to say while it is offered instructions, besides those that they wait."""
-MOST_WAIT = 1
+MOST_WAIT = 2
 
 
 class Nested(wiring.Component):
