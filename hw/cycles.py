@@ -9,10 +9,11 @@ from amaranth.lib import data
 from bayestt.ir.nest import Nest
 from hw.arch import Arch
 from hw.assemble import instructions
-from hw.emulate import shape
+from hw.emulate import copies, shape
 from hw.gateware.external import External
 from hw.gateware.tile import LATENCY
 from hw.program import Program
+from hw.waits import duration
 
 STAGES = 6
 """Cycles from when an instruction may begin to its first step: found, offered, taken, and through the stages of the walker."""
@@ -58,10 +59,9 @@ def instruction_cycles(instruction: data.Const) -> int:
     """Cycles from the last step before an instruction to its own last one: its wait, then those of its reductions, each of which begins
     when its steps are over and the lanes of the one before have left; those of a copy until all its words are there.
     """
-    reductions, steps = shape(instruction)
-    if _copies(instruction):
-        return STAGES + reductions + _copy_stages(instruction)
-    return instruction.wait + steps + (reductions - 1) * max(steps, instruction.lanes)
+    if copies(instruction):
+        return STAGES + shape(instruction)[0] + _copy_stages(instruction)
+    return instruction.wait + duration(instruction)
 
 
 def _resident(program: Program, batches: int) -> int:
@@ -94,22 +94,16 @@ def _anew(program: Program) -> int:
 def _issued(code: Sequence[data.Const], moment: _Moment, begins: int, sent: int, arch: Arch) -> _Moment:
     """The last step of instructions of which the first may begin in a cycle, and those that give scores when others have been `sent`."""
     for number, instruction in enumerate(code):
-        reductions, steps = shape(instruction)
-        alone = _copies(instruction) or moment.copied
+        alone = copies(instruction) or moment.copied
         gate = max(begins if number == 0 else 0, sent if instruction.final else 0, moment.done if alone else 0)
         first = max(moment.step + 1 + instruction.wait, gate + STAGES)
-        if _copies(instruction):
-            last = first + reductions - 1
+        if copies(instruction):
+            last = first + shape(instruction)[0] - 1
             moment = _Moment(last, last + 1 + _copy_stages(instruction), True)
         else:
-            last = first + steps - 1 + (reductions - 1) * max(steps, instruction.lanes)
+            last = first + duration(instruction) - 1
             moment = _Moment(last, last + LATENCY + instruction.lanes + arch.tiles - 1)
     return moment
-
-
-def _copies(instruction: data.Const) -> bool:
-    """Whether an instruction moves words from or to external memory."""
-    return bool(instruction.load or instruction.store)
 
 
 def _copy_stages(instruction: data.Const) -> int:

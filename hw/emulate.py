@@ -38,6 +38,11 @@ def shape(instruction: data.Const) -> tuple[int, int]:
     return prod(extents[instruction.reduce :]), prod(extents[: instruction.reduce])
 
 
+def copies(instruction: data.Const) -> bool:
+    """Whether an instruction moves words from or to external memory."""
+    return bool(instruction.load or instruction.store)
+
+
 def steps_at(instruction: data.Const, arch: Arch, steps: np.ndarray) -> dict[str, np.ndarray]:
     """The word addresses of some steps of an instruction, by their numbers, in each stream."""
     addresses = {stream: np.full(len(steps), instruction[stream]) for stream in STREAMS}

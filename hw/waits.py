@@ -6,7 +6,7 @@ import numpy as np
 from amaranth.lib import data
 
 from hw.arch import Arch
-from hw.emulate import shape, steps_at
+from hw.emulate import copies, shape, steps_at
 from hw.gateware.tile import LATENCY
 
 FETCH_CYCLES = 4
@@ -29,20 +29,26 @@ def waits(instructions: Sequence[data.Const], arch: Arch) -> list[int]:
         head = np.arange(min(reductions * steps, max(late.values(), default=0)))
         at = (head // steps * max(steps, instruction.lanes) + head % steps).tolist()
         addresses = steps_at(instruction, arch, head)["x"].tolist()
-        read = {} if _copies(instruction) else dict(zip(reversed(addresses), reversed(at), strict=True))
-        leaving = 0 if _copies(before) or _copies(instruction) else before.lanes - steps
+        read = {} if copies(instruction) else dict(zip(reversed(addresses), reversed(at), strict=True))
+        leaving = 0 if copies(before) or copies(instruction) else before.lanes - steps
         needed = (late[address] - read[address] for address in late.keys() & read.keys())
-        found.append(max([0, FETCH_CYCLES - _length(before), leaving, *needed]))
-        passed = found[-1] + _length(instruction)
-        late = {} if _copies(instruction) else {address: after - passed for address, after in late.items() if after > passed}
+        found.append(max([0, FETCH_CYCLES - duration(before), leaving, *needed]))
+        passed = found[-1] + duration(instruction)
+        late = {} if copies(instruction) else {address: after - passed for address, after in late.items() if after > passed}
         late |= _writes(instruction, arch)
         before = instruction
     return found
 
 
+def duration(instruction: data.Const) -> int:
+    """Cycles from an instruction's first step to its last one, that included."""
+    reductions, steps = shape(instruction)
+    return steps + (reductions - 1) * max(steps, instruction.lanes)
+
+
 def _writes(instruction: data.Const, arch: Arch) -> dict[int, int]:
     """How many cycles after an instruction's last step those words of the data memory are written that are not by then, by address."""
-    if instruction.final or _copies(instruction):
+    if instruction.final or copies(instruction):
         return {}
     reductions, steps = shape(instruction)
     period = max(steps, instruction.lanes)
@@ -54,14 +60,3 @@ def _writes(instruction: data.Const, arch: Arch) -> dict[int, int]:
         for lane in range(instruction.lanes)
         if (after := LATENCY + lane - (reductions - 1 - number) * period) > 0
     }
-
-
-def _length(instruction: data.Const) -> int:
-    """Cycles from an instruction's first step to its last one, that included."""
-    reductions, steps = shape(instruction)
-    return steps + (reductions - 1) * max(steps, instruction.lanes)
-
-
-def _copies(instruction: data.Const) -> bool:
-    """Whether an instruction moves words from or to external memory."""
-    return bool(instruction.load or instruction.store)

@@ -12,8 +12,8 @@ from claims import mistaken, waits
 from hw.arch import Arch
 from hw.gateware import datapath, external
 from hw.gateware.datapath import Datapath
+from hw.gateware.delay import delayed
 from hw.gateware.external import READ_CYCLES, External
-from hw.gateware.pipeline import delayed
 from hw.prove import prove
 
 DEPTHS = dict.fromkeys(("image_depth", "data_depth", "weight_depth", "init_depth", "score_depth", "code_depth"), 2)

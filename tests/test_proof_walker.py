@@ -12,8 +12,8 @@ from claims import mistaken, steady, waits
 
 from hw.arch import STREAMS, Arch
 from hw.gateware import walker
+from hw.gateware.delay import delayed
 from hw.gateware.external import External
-from hw.gateware.pipeline import delayed
 from hw.gateware.walker import Walker, step
 from hw.prove import prove
 

@@ -16,6 +16,8 @@ from hw.gateware.tile import LATENCY
 from hw.waits import waits
 
 ARCH = Arch(rows=1, lanes=4, loops=2)
+STRETCHED = [{"steps": 0}, {"steps": 7, "x": 1, "y": 4}]
+"""Loops of eight reductions of one step."""
 
 
 def early(code: Sequence[data.Const], gaps: Sequence[int], arch: Arch) -> list[int]:
@@ -70,6 +72,8 @@ def test_nothing_is_read_before_it_is_written(case: tuple[Arch, Schedule, np.nda
         ([instruction(5, 100, 0), instruction(20, 200, 10), instruction(4, 0, 50)], [0, 0, 0]),
         ([instruction(5, 100, 0), instruction(5, 300, 400, store=1), instruction(4, 0, 50)], [0, 0, 0]),
         ([instruction(5, 100, 0, final=1), instruction(4, 0, 50)], [0, 0]),
+        # Eight reductions of a step take as long as their four lanes to leave: the first instruction's results are there by then.
+        ([instruction(5, 100, 0), instruction(1, 200, 10, loops=STRETCHED), instruction(5, 0, 50)], [0, 3, 0]),
         # Behind a single step the next instruction is not there yet; and four lanes leave before a single step.
         ([instruction(1, 100, 0), instruction(4, 200, 50)], [3, 3]),
     ],

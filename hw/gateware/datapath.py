@@ -8,10 +8,10 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.arch import Arch, Target
+from hw.gateware.delay import delayed, registered
 from hw.gateware.external import External, streams
 from hw.gateware.fetcher import Fetcher
 from hw.gateware.loader import Loader
-from hw.gateware.pipeline import delayed, registered
 from hw.gateware.tile import LATENCY, Tile, fill, operation
 from hw.gateware.walker import Walker
 

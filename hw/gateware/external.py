@@ -6,7 +6,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.arch import Arch
-from hw.gateware.pipeline import delayed
+from hw.gateware.delay import delayed
 
 READ_CYCLES = 2
 """From an address at the data memory to the word in the register behind it."""

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.arch import Arch
-from hw.gateware.pipeline import registered
+from hw.gateware.delay import registered
 
 
 class Fetcher(wiring.Component):
@@ -16,8 +16,8 @@ class Fetcher(wiring.Component):
     While `stop`, instructions are written, none is given, and what was read before is forgotten. `beyond` when the last one that there is
     room for ends nothing.
 
-    Latency: 3 cycles from `stop` to the first instruction. Throughput: 1 every 3 cycles, one more
-    behind one that ends a segment.
+    Latency: 3 cycles from `stop` to the first instruction. Throughput: 1 every 3 cycles, one more behind one that
+    ends a segment.
     """
 
     def __init__(self, arch: Arch) -> None:

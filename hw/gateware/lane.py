@@ -8,8 +8,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from hw.arch import Arch
+from hw.gateware.delay import delayed
 from hw.gateware.multiplier import Multiplier
-from hw.gateware.pipeline import delayed
 
 
 class Lane(wiring.Component):

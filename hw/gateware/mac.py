@@ -8,8 +8,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arch import Arch
+from hw.gateware.delay import delayed
 from hw.gateware.lane import Lane
-from hw.gateware.pipeline import delayed
 
 
 class Mac(wiring.Component):

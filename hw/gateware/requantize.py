@@ -6,8 +6,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arch import Arch
+from hw.gateware.delay import delayed
 from hw.gateware.mac import results
-from hw.gateware.pipeline import delayed
 
 FINE_BITS = 3
 """Bits of a shift that the second of two stages looks at: by less than 8."""

@@ -7,9 +7,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from hw.arch import Arch, Target
+from hw.gateware.delay import delayed, registered
 from hw.gateware.external import READ_CYCLES, addressed
 from hw.gateware.mac import Mac
-from hw.gateware.pipeline import delayed, registered
 from hw.gateware.requantize import Requantize
 
 LATENCY = READ_CYCLES + Mac.latency + Requantize.latency
