@@ -10,7 +10,7 @@ from bayestt.ir.rank_scale import SCALE_BITS
 from bayestt.ir.training import ACCUMULATOR_BITS, GRADIENT_BITS
 from hw.arch import STREAMS
 
-SHIFT_BITS, SIGNED_SHIFT_BITS, COUNT_BITS = 5, 6, 4
+SHIFT_BITS, SIGNED_SHIFT_BITS, COUNT_BITS = 5, 8, 4
 """Widths of a contraction's shift, of a bias's, which may be negative, and of the count of steps that asked for another shift."""
 SPACING = 8
 """Cycles from one step to the next of every instruction but MULTIPLY: its innermost loop is so long and moves nothing."""
