@@ -65,7 +65,7 @@ def instructions(nest: Nest, arch: Arch) -> tuple[int, ...]:
     room = arch.loops - len(reduce)
     unrolled, outer = outer[: max(len(outer) - room, 0)], outer[max(len(outer) - room, 0) :]
     fields = {
-        "loops": _levels(outer + reduce, arch),
+        "loops": levels(outer + reduce, arch),
         "reduce": len(reduce),
         "lanes": lane.extent,
         "lane_y": lane.y % (1 << arch.address_bits),
@@ -248,7 +248,7 @@ def _loop_in_words(loop: Loop, nest: Nest, arch: Arch) -> Loop:
     return replace(loop, **_in_words({stream: getattr(loop, stream) if loop.extent > 1 else 0 for stream in STREAMS}, nest, arch))
 
 
-def _levels(loops: list[Loop], arch: Arch) -> list[dict[str, int]]:
+def levels(loops: list[Loop], arch: Arch) -> list[dict[str, int]]:
     """The loops as an instruction holds them, innermost first: a step takes back what the inner loops have moved."""
     levels, moved = [], dict.fromkeys(STREAMS, 0)
     for loop in reversed(loops):

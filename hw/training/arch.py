@@ -16,6 +16,10 @@ SPACING = 8
 """Cycles from one step to the next of every instruction but MULTIPLY: its innermost loop is so long and moves nothing."""
 
 
+LANE_LOOPS = 2
+"""Loops around the innermost one in which the results of the lanes leave."""
+
+
 class Kind(enum.Enum, shape=4):
     """What an instruction does with every step, or at the first one of each reduction; hw/training/README.md says what its streams mean."""
 
@@ -128,8 +132,8 @@ class TrainingArch:
                 "target": Bank,
                 "lanes": bits_for(self.lanes),
                 "lane_y": self.address_bits,
-                "turn": bits_for(self.lanes),
-                "jump": self.address_bits,
+                "turns": data.ArrayLayout(bits_for(self.lanes), LANE_LOOPS),
+                "jumps": data.ArrayLayout(self.address_bits, LANE_LOOPS),
                 "number": bits_for(self.contractions - 1),
                 "shift": SHIFT_BITS,
                 "relu": 1,

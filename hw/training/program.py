@@ -1,0 +1,94 @@
+"""What the machine that trains loads: its instructions, and the state of a training as the words of its memories."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from amaranth.lib import data
+
+from bayestt.ir.descend import State, accumulator_frac, fractions
+from bayestt.ir.rank_scale import Scales
+from bayestt.ir.training import Training
+from hw.training.arch import TrainingArch
+from hw.training.layout import Layout
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingProgram:
+    """Instruction words: those for every image, of which the last one ends them, then those for a batch; and where everything lies."""
+
+    arch: TrainingArch
+    training: Training
+    code: tuple[int, ...]
+    layout: Layout
+
+    @property
+    def image_part(self) -> tuple[data.Const, ...]:
+        """The instructions for every image."""
+        return self._instructions[: self._ends]
+
+    @property
+    def batch_part(self) -> tuple[data.Const, ...]:
+        """The instructions at the end of a batch."""
+        return self._instructions[self._ends :]
+
+    @cached_property
+    def _instructions(self) -> tuple[data.Const, ...]:
+        return tuple(map(self.arch.instruction.from_bits, self.code))
+
+    @cached_property
+    def _ends(self) -> int:
+        return next(k for k, instruction in enumerate(self._instructions) if instruction.end) + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Memories:
+    """What the machine holds between steps, int64: latents by element address; shifts, shifts of biases and counts by contraction.
+
+    Squares of scales and whether they are there, by index; the shift register; the steps done.
+    """
+
+    latents: np.ndarray
+    shifts: np.ndarray
+    bias_shifts: np.ndarray
+    counts: np.ndarray
+    squares: np.ndarray
+    alive: np.ndarray
+    register: int
+    steps: int
+
+
+def memories_of(program: TrainingProgram, state: State) -> Memories:
+    """A state as the machine holds it; one whose scores would be shifted to the left is refused."""
+    arch, training, made = program.arch, program.training, program.layout
+    latents = np.zeros(arch.latent_depth * arch.lanes, np.int64)
+    for name, parameter in training.parameters.items():
+        latents[made.addresses(name, parameter.axes)] = state.latents[name]
+    fracs = fractions(training, state.shifts)
+    shifts, bias_shifts, counts = np.zeros((3, arch.contractions), np.int64)
+    for number, each in enumerate(training.contractions):
+        frac = accumulator_frac(each, fracs)
+        shifts[number] = state.shifts[each.name] if each.frac is None else frac - each.frac
+        bias_shifts[number] = fracs[each.bias] - frac if each.bias else 0
+        counts[number] = state.counts.get(each.name, 0)
+        if not 0 <= shifts[number] <= 31:
+            raise ValueError(f"contraction {each.name!r} is shifted by {shifts[number]}, expected 0 to 31: start again from other images")
+    squares, alive = np.zeros(arch.ranks, np.int64), np.ones(arch.ranks, bool)
+    for axis, first in made.indices.items():
+        there = slice(first, first + training.size[axis])
+        squares[there], alive[there] = state.scales[axis].squares, state.scales[axis].alive
+    return Memories(latents, shifts, bias_shifts, counts, squares, alive, state.register, state.steps)
+
+
+def state_of(program: TrainingProgram, memories: Memories) -> State:
+    """The state that the machine holds."""
+    training, made = program.training, program.layout
+    latents = {name: memories.latents[made.addresses(name, parameter.axes)] for name, parameter in training.parameters.items()}
+    adapted: Mapping[str, int] = {each.name: number for number, each in enumerate(training.contractions) if each.frac is None}
+    shifts, counts = ({name: int(words[number]) for name, number in adapted.items()} for words in (memories.shifts, memories.counts))
+    scales = {}
+    for axis, first in made.indices.items():
+        there = slice(first, first + training.size[axis])
+        scales[axis] = Scales(memories.squares[there].copy(), memories.alive[there].copy())
+    return State(latents, shifts, counts, scales, memories.register, memories.steps)
