@@ -30,7 +30,8 @@ def assemble(training: Training, arch: TrainingArch) -> TrainingProgram:
         ends = fields is image[-1] or fields is batch[-1]
         words.append(arch.instruction.const({**fields, "saturate": 1, "end": ends}).as_bits())
     if len(words) > arch.code_depth:
-        raise ValueError(f"the training needs {len(words)} instructions, there is room for {arch.code_depth}: raise TrainingArch.code_depth")
+        room = f"there is room for {arch.code_depth}: raise TrainingArch.code_depth"
+        raise ValueError(f"the training needs {len(words)} instructions, {room}")
     return TrainingProgram(arch, training, tuple(words), made)
 
 
@@ -39,7 +40,8 @@ def _image_part(training: Training, steps: Sequence[Operation], made: Layout, ar
     for name, place in made.inits.items():
         axes = _pieces(training.parameters[name].axes, made)
         number = next(k for k, each in enumerate(training.forward) if each.bias == name)
-        yield _walk(Kind.BIAS, axes, {"x": _elements(made.places[name]), "y": _elements(place)}, made, arch, number=number)
+        streams = {"x": _elements(made.places[name]), "y": _elements(place)}
+        yield _walk(Kind.BIAS, axes, streams, made, arch, number=number, x_from=Bank.LATENT)
     forward, backward = steps[: len(training.forward)], steps[len(training.forward) :]
     for block in _blocks(training, forward):
         yield from _block(training, block, made, arch)
@@ -156,19 +158,29 @@ def _parameter(kind: Kind, name: str, training: Training, made: Layout, arch: Tr
         raise ValueError(f"parameter {name!r} is of ranks {named}, the machine takes at most two of an entry: give another format")
     own, place = _index(parameter.rank, made), _elements(made.places[name])
     streams = {"x": place, "w": own, "init": _index(others[0], made) if others else own, "y": place}
-    return _walk(kind, _pieces(parameter.axes, made), streams, made, arch, spaced=True, **fields)
+    return _walk(kind, _pieces(parameter.axes, made), streams, made, arch, spaced=True, x_from=Bank.LATENT, **fields)
 
 
 def _nest(
-    outer: Axes, summed: Axes, streams: Mapping[str, Stream], strip: Mapping[str, int], made: Layout, arch: TrainingArch, wait: Sequence[Loop] = ()
+    outer: Axes,
+    summed: Axes,
+    streams: Mapping[str, Stream],
+    strip: Mapping[str, int],
+    made: Layout,
+    arch: TrainingArch,
+    wait: Sequence[Loop] = (),
 ) -> dict:
     """The loops of an instruction, and where its streams begin."""
-    loops = [[Loop(axis, made.size[axis], **{name: moves.get(axis, 0) for name, (_, moves) in streams.items()}) for axis in axes] for axes in (outer, summed)]
-    outer_loops, inner_loops = merged(loops[0], arch), [*merged([replace(loop, init=0, y=0) for loop in loops[1]], arch), *wait]
-    if len(outer_loops) + len(inner_loops) > arch.loops:
-        raise ValueError(f"an instruction needs {len(outer_loops) + len(inner_loops)} loops, there is room for {arch.loops}: raise TrainingArch.loops")
+
+    def loop(axis: str) -> Loop:
+        return Loop(axis, made.size[axis], **{name: moves.get(axis, 0) for name, (_, moves) in streams.items()})
+
+    around = merged([loop(axis) for axis in outer], arch)
+    inside = [*merged([replace(loop(axis), init=0, y=0) for axis in summed], arch), *wait]
+    if (needed := len(around) + len(inside)) > arch.loops:
+        raise ValueError(f"an instruction needs {needed} loops, there is room for {arch.loops}: raise TrainingArch.loops")
     starts = {name: first + sum(moves.get(axis, 0) * index for axis, index in strip.items()) for name, (first, moves) in streams.items()}
-    return {**starts, "loops": levels(outer_loops + inner_loops, arch), "reduce": len(inner_loops)}
+    return {**starts, "loops": levels(around + inside, arch), "reduce": len(inside)}
 
 
 def _elements(place: Place) -> Stream:

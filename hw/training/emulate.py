@@ -12,7 +12,7 @@ from bayestt.algebra.reciprocal import reciprocal
 from bayestt.ir.descend import EXPONENTIAL, IMPATIENT, IMPATIENT_STEPS, PATIENT, Rule, State, check
 from bayestt.ir.rank_scale import DAMPING, SCALE_FRAC, STRENGTH_BITS, THRESHOLD
 from bayestt.ir.training import ACTIVATION_BITS, BIAS_BITS, ERROR_FRAC, FACTOR_BITS, GRADIENT_BITS, LATENT_BITS
-from hw.emulate import shape, walk
+from hw.emulate import walk
 from hw.training.arch import Bank, Kind, TrainingArch
 from hw.training.program import Memories, TrainingProgram, memories_of, state_of
 
@@ -29,7 +29,7 @@ def emulate(program: TrainingProgram, state: State, images: np.ndarray, labels: 
         machine.label = int(label)
         machine.run(program.image_part)
     machine.run(program.batch_part)
-    return state_of(program, machine.memories)
+    return state_of(program, replace(machine.memories, steps=machine.memories.steps + 1))
 
 
 class _Machine:
@@ -47,13 +47,10 @@ class _Machine:
         self.odds = np.zeros(0, np.int64)
 
     def run(self, code: tuple[data.Const, ...]) -> None:
-        """Instructions one after the other; those of a batch find no drift."""
-        self.drift = 0
+        """Instructions one after the other; of all kinds but one, a reduction is one step."""
         for instruction in code:
-            at = walk(instruction, self.arch)
-            _KINDS[Kind(instruction.kind)](self, instruction, at if instruction.kind == Kind.MULTIPLY else {k: v[:, 0] for k, v in at.items()})
-        if self.drift is not None and code[-1].kind == Kind.CONTROL:
-            self.memories = replace(self.memories, steps=self.memories.steps + 1)
+            kind, at = Kind(instruction.kind), walk(instruction, self.arch)
+            _KINDS[kind](self, instruction, at if kind is Kind.MULTIPLY else {stream: where[:, 0] for stream, where in at.items()})
 
     def multiply(self, instruction: data.Const, at: Addresses) -> None:
         """Sums of products of x and the lanes' words, rounded by the contraction's shift; gradients are added up."""

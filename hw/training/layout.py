@@ -69,7 +69,8 @@ def layout(training: Training, steps: Sequence[Operation], size: Mapping[str, in
     put(Bank.ACTIVATION, "image", _axes(training.image, pieces, size))
     striped = _striped(training, steps)
     for each in forward:
-        put(Bank.ACTIVATION, each.contraction.name, tuple(axis for axis in each.y_axes if axis not in striped.get(each.contraction.name, ())))
+        name = each.contraction.name
+        put(Bank.ACTIVATION, name, tuple(axis for axis in each.y_axes if axis not in striped.get(name, ())))
     for name, parameter in training.parameters.items():
         put(Bank.LATENT, name, _axes(parameter.axes, pieces, size))
     errors, errors_end = _errors(training, backward, lanes, striped, size, arch)
@@ -90,7 +91,8 @@ def layout(training: Training, steps: Sequence[Operation], size: Mapping[str, in
         ("biases", end, "init_depth"),
     ):
         if (words := -(-needed // arch.lanes)) > getattr(arch, field):
-            raise ValueError(f"the {what} need {words} words of {arch.lanes}, there is room for {getattr(arch, field)}: raise TrainingArch.{field}")
+            room = f"there is room for {getattr(arch, field)}: raise TrainingArch.{field}"
+            raise ValueError(f"the {what} need {words} words of {arch.lanes}, {room}")
     for what, needed, field in (("indices of ranks", last, "ranks"), ("contractions", len(steps), "contractions")):
         if needed > getattr(arch, field):
             raise ValueError(f"the training has {needed} {what}, there is room for {getattr(arch, field)}: raise TrainingArch.{field}")
@@ -130,9 +132,17 @@ def _striped(training: Training, steps: Sequence[Operation]) -> dict[str, Axes]:
 
 
 def _errors(
-    training: Training, backward: Sequence[Operation], lanes: Mapping[str, Axes], striped: Mapping[str, Axes], size: Mapping[str, int], arch: TrainingArch
+    training: Training,
+    backward: Sequence[Operation],
+    lanes: Mapping[str, Axes],
+    striped: Mapping[str, Axes],
+    size: Mapping[str, int],
+    arch: TrainingArch,
 ) -> tuple[dict[str, Place], int]:
-    """Places of errors, where no other lies from when they are made to when they are read last, in strips to the end of the layer; their end."""
+    """Places of errors, where no other lies from when they are made to when they are last read; their end.
+
+    An error that is made whole and read in strips is there until all of its layer are done.
+    """
     gradients = {*training.gradients.values()}
     axes = {"error": next(each.x_axes if each.x == "error" else each.w_axes for each in backward if "error" in (each.x, each.w))}
     axes |= {each.contraction.name: each.y_axes for each in backward if each.contraction.name not in gradients}
