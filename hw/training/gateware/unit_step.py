@@ -9,12 +9,10 @@ from hw.training.arch import TrainingArch
 
 
 def unit_step(arch: TrainingArch) -> data.StructLayout:
-    """A step with its operands: the element at `x`, the gradient's sum and the error there; addresses, mode, and its contraction's word."""
-    element = signed(GRADIENT_BITS)
+    """A step with its operands: the element at `x`, the sum of gradients there; addresses, its mode, and its contraction's control word."""
+    operands = {"x": signed(GRADIENT_BITS), "total": signed(GRADIENT_BITS)}
     addresses = {name: arch.address_bits for name in ("w", "init", "y")}
-    return data.StructLayout(
-        {"x": element, "total": element, "error": element, **addresses, "complete": 1, "mode": arch.mode, "control": arch.control}
-    )
+    return data.StructLayout({**operands, **addresses, "complete": 1, "mode": arch.mode, "control": arch.control})
 
 
 def host_port(arch: TrainingArch, word: data.Layout | int) -> wiring.Signature:
