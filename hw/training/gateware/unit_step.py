@@ -15,6 +15,11 @@ def unit_step(arch: TrainingArch) -> data.StructLayout:
     return data.StructLayout({**operands, **addresses, "complete": 1, "mode": arch.mode, "control": arch.control})
 
 
+def peak(arch: TrainingArch) -> data.StructLayout:
+    """The magnitude of a result, of a contraction that is known by its number."""
+    return data.StructLayout({"number": range(arch.contractions), "magnitude": GRADIENT_BITS})
+
+
 def host_port(arch: TrainingArch, word: data.Layout | int) -> wiring.Signature:
     """Words by address, for a host: `written` where `en`, and `word` as it was at `address` two cycles ago."""
     return wiring.Signature({"address": Out(arch.address_bits), "en": Out(1), "written": Out(word), "word": In(word)})
