@@ -97,20 +97,25 @@ def test_a_peak_is_of_all_results_until_the_step_or_until_a_host_writes() -> Non
     (9, 126, 128, False), (9, 127, 128, True), (9, -127, 0, False), (9, -128, 0, True),
 ])  # fmt: skip
 def test_a_shift_that_leaves_its_word_is_a_fault_for_good(shift: int, bias_shift: int, peak: int, leaves: bool) -> None:
-    """Of a contraction behind one that moves; without `begin` it would move once more."""
+    """Of a contraction of a given fraction, behind two that move, one of them on the forward chain; alone it stays, and so does a fault."""
     circuit = Control(ARCH)
     count = 1 if peak else -1
+    modes = [{"number": 0, "forward": 1}, {"number": 1}, {"number": 2, "forward": 1, "given": 1}]
+    first, second, given = ({"kind": Kind.CONTROL, **mode} for mode in modes)
+    word = {"shift": 9, "bias_shift": 0, "count": count}
 
     async def bench(context: SimulatorContext) -> None:
-        moves, follows = {"number": 0, "forward": 1}, {"number": 1, "given": 1, "forward": 1}
-        await _write(context, circuit, 0, {"shift": 9, "bias_shift": 0, "count": count})
-        await _write(context, circuit, 1, {"shift": shift, "bias_shift": bias_shift, "count": 0})
-        await _track(context, circuit, 0, [peak])
-        await _control(context, circuit, [{"kind": Kind.CONTROL, **mode} for mode in (moves, follows)])
+        for number, here in enumerate((word, word, {"shift": shift, "bias_shift": bias_shift, "count": count})):
+            await _write(context, circuit, number, here)
+            await _track(context, circuit, number, [peak])
+        await _control(context, circuit, [first, second, given])
         assert context.get(circuit.fault) == leaves
-        await _write(context, circuit, 1, {"shift": 9, "bias_shift": 0, "count": 0})
-        await _control(context, circuit, [{"kind": Kind.CONTROL, **follows}])
-        assert await _word(context, circuit, 1) == {"shift": 9, "bias_shift": 0, "count": 0}
+        if not leaves:
+            assert await _word(context, circuit, 2) == {"shift": shift - count, "bias_shift": bias_shift + count, "count": count}
+        await _write(context, circuit, 2, word)
+        await _track(context, circuit, 2, [peak])
+        await _control(context, circuit, [given, given])
+        assert await _word(context, circuit, 2) == word
         assert context.get(circuit.fault) == leaves
 
     _run(circuit, bench)
@@ -173,7 +178,7 @@ async def _track(context: SimulatorContext, circuit: Control, number: int, magni
 
 
 async def _control(context: SimulatorContext, circuit: Control, modes: list[dict]) -> None:
-    """CONTROL steps from a beginning on, each with its contraction's word, which is looked up as soon as that of the one before is there."""
+    """CONTROL steps from a beginning on, each as near as they come, each with its contraction's word, looked up before."""
     context.set(circuit.begin, 1)
     context.set(circuit.running, 1)
     await context.tick()

@@ -49,7 +49,7 @@ def _many() -> list[Image]:
 
 @pytest.mark.parametrize("images", [_every_label(), _ends(), _turning_points(), _many()], ids=["labels", "ends", "turns", "many"])
 def test_errors_are_softmax_less_label(images: list[Image]) -> None:
-    """One image behind the other, steps as near as they come; what is on the ports between steps, and other units' steps, change nothing."""
+    """One image behind the other, steps as near as they come; what ports hold between them, and other units' steps, change nothing."""
     circuit, steps = Softmax(ARCH), _steps(images)
     found, losses = [], []
 

@@ -15,14 +15,14 @@ from hw.training.gateware.unit_step import host_port, unit_step
 
 
 class Control(wiring.Component):
-    """A contraction's `word` by its `number`, while `running`; for a host otherwise. A CONTROL step moves what its word holds.
+    """The control `word` of a contraction by its `number` while `running`, for a host otherwise; a CONTROL step moves what it holds.
 
-    `peaks` are magnitudes of results: the largest of each contraction is kept until its CONTROL step, or until a host writes its word. The
-    number may change from one to the next when none came for three cycles. Of contractions on the forward chain all those behind follow
-    the moves, since `begin`. `patient` when no longer in the first steps. `fault`, for good, when a contraction's shift, or its bias's,
-    leaves what its word can hold. `hw.training.emulate` defines all this in software, and `bayestt.ir.descend` how shifts move.
+    `peaks` are magnitudes of results: the largest of each contraction is kept until its CONTROL step, or until a host writes its word. Those
+    of another contraction may come when none came for three cycles. Behind those on the forward chain that have moved since `begin` all
+    contractions follow. `patient` when no longer in the first steps. `fault`, for good, when the shift of a contraction or that of its bias
+    leaves what its word can hold. `hw.training.emulate` defines all this in software, `bayestt.ir.descend` how shifts move.
 
-    Latency: 2 cycles from a number or a host's address to its word, 7 from a step until its word is there, 4 from a peak until a CONTROL
+    Latency: 2 cycles from a number or a host's address to its word, 7 from a step until its word can be looked up, 4 from a peak until a
     step may come. Throughput: 1 peak a cycle, 1 step in 8.
     """
 
