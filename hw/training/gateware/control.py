@@ -17,8 +17,8 @@ from hw.training.gateware.unit_step import host_port, unit_step
 class Control(wiring.Component):
     """The control `word` of a contraction by its `number` while `running`, for a host otherwise; a CONTROL step moves what it holds.
 
-    `peaks` are magnitudes of results: the largest of each contraction is kept until its CONTROL step, or until a host writes its word. Those
-    of another contraction may come when none came for three cycles. Behind those on the forward chain that have moved since `begin` all
+    `peaks` are magnitudes of results: the largest of each contraction is kept until its CONTROL step, or until a host writes its word.
+    Those of another may come when none came for three cycles. Behind those on the forward chain that have moved since `begin` all
     contractions follow. `patient` when no longer in the first steps. `fault`, for good, when the shift of a contraction or that of its bias
     leaves what its word can hold. `hw.training.emulate` defines all this in software, `bayestt.ir.descend` how shifts move.
 
