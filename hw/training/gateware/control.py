@@ -1,17 +1,16 @@
 """What moves shifts: the circuit that keeps the largest result of every contraction, and by it adapts the contraction's shift."""
 
 from amaranth import Module, Mux, Signal, Value, signed
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import bits_for
 
 from bayestt.algebra.fixed import MAX_BITS
 from bayestt.ir.descend import IMPATIENT, PATIENT
 from bayestt.ir.training import ACTIVATION_BITS, GRADIENT_BITS
 from hw.gateware.delay import delayed, registered
 from hw.training.arch import COUNT_BITS, SHIFT_BITS, SIGNED_SHIFT_BITS, Kind, TrainingArch
-from hw.training.gateware.unit_step import host_port, unit_step
+from hw.training.gateware.unit_step import host_port, peak, unit_step
 
 
 class Control(wiring.Component):
@@ -30,15 +29,13 @@ class Control(wiring.Component):
 
     def __init__(self, arch: TrainingArch) -> None:
         self.arch = arch
-        number = bits_for(arch.contractions - 1)
-        self.peak = data.StructLayout({"number": number, "magnitude": GRADIENT_BITS})
         super().__init__(
             {
                 "i": In(stream.Signature(unit_step(arch), always_ready=True)),
-                "peaks": In(stream.Signature(self.peak, always_ready=True)),
+                "peaks": In(stream.Signature(peak(arch), always_ready=True)),
                 "host": In(host_port(arch, arch.control)),
                 "running": In(1),
-                "number": In(number),
+                "number": In(range(arch.contractions)),
                 "word": Out(arch.control),
                 "begin": In(1),
                 "patient": In(1),
@@ -52,15 +49,15 @@ class Control(wiring.Component):
         mode, before = Signal(self.arch.mode), Signal(self.arch.control)
         with m.If(begins):
             m.d.sync += [mode.eq(self.i.payload.mode), before.eq(self.i.payload.control)]
-        peak = self._peak(m, begins)
+        largest = self._largest(m, begins)
 
         # Does the peak ask for a larger shift or a smaller one; has it for long enough, and is there one.
         asks_more, asks_less = Signal(), Signal()
         wide, narrow = (1 << (bits - 1) for bits in (GRADIENT_BITS, ACTIVATION_BITS))
         with m.If(delayed(m, begins, 2)):
             m.d.sync += [
-                asks_more.eq((peak << 3) > Mux(mode.wide, 7 * wide, 7 * narrow)),
-                asks_less.eq((peak << 4) < Mux(mode.wide, 5 * wide, 5 * narrow)),
+                asks_more.eq((largest << 3) > Mux(mode.wide, 7 * wide, 7 * narrow)),
+                asks_less.eq((largest << 4) < Mux(mode.wide, 5 * wide, 5 * narrow)),
             ]
         asked = Mux(asks_more, 1, Mux(asks_less, -1, 0))
         count, moves = Signal(signed(COUNT_BITS + 1)), Signal()
@@ -92,7 +89,7 @@ class Control(wiring.Component):
         self._words(m, delayed(m, moved), mode.number, after)
         return m
 
-    def _peak(self, m: Module, begins: Value) -> Signal:
+    def _largest(self, m: Module, begins: Value) -> Value:
         """The largest peak of a contraction, two cycles after the step that `begins` and that zeroes it."""
         m.submodules.kept = kept = Memory(shape=GRADIENT_BITS, depth=self.arch.contractions, init=[])
         read, write = kept.read_port(), kept.write_port()
@@ -102,7 +99,7 @@ class Control(wiring.Component):
 
         # Of the contraction of which one came last the largest is here, and only later in the memory.
         came, given = delayed(m, self.peaks.valid, 2), delayed(m, self.peaks.payload, 2)
-        largest, writes = Signal(self.peak), Signal()
+        largest, writes = Signal(peak(self.arch)), Signal()
         same = given.number == largest.number
         above = Mux(same, given.magnitude > largest.magnitude, given.magnitude > found)
         with m.If(begins | self.host.en):
