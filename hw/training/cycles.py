@@ -8,9 +8,9 @@ from hw.training.gateware.sequencer import FETCH_CYCLES, MULTIPLY_CYCLES, UNIT_C
 from hw.training.program import TrainingProgram
 from hw.training.script import pixels
 
-WALK_CYCLES = 6
+WALK_CYCLES = 5
 """Cycles from when an instruction is there to its first step."""
-TELL_CYCLES = 2
+TELL_CYCLES = 1
 """Cycles of an image for its loss, and for the instructions behind it to begin."""
 
 

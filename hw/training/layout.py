@@ -8,7 +8,7 @@ import numpy as np
 
 from bayestt.algebra.einsum import Axes
 from bayestt.ir.training import Training
-from hw.training.arch import Bank, TrainingArch
+from hw.training.arch import CLASSES, Bank, TrainingArch
 from hw.training.operation import Operation, Pieces, in_pieces, layer_of, parameter_of
 
 
@@ -93,6 +93,8 @@ def layout(training: Training, steps: Sequence[Operation], size: Mapping[str, in
         if (words := -(-needed // arch.lanes)) > getattr(arch, field):
             room = f"there is room for {getattr(arch, field)}: raise TrainingArch.{field}"
             raise ValueError(f"the {what} need {words} words of {arch.lanes}, {room}")
+    if (classes := prod(training.shape(training.scored.axes))) > CLASSES:
+        raise ValueError(f"the training has {classes} scores, the machine takes {CLASSES} at most: give a net with fewer")
     for what, needed, field in (("indices of ranks", last, "ranks"), ("contractions", len(steps), "contractions")):
         if needed > getattr(arch, field):
             raise ValueError(f"the training has {needed} {what}, there is room for {getattr(arch, field)}: raise TrainingArch.{field}")

@@ -10,13 +10,10 @@ from bayestt.ir.descend import EXPONENTIAL
 from bayestt.ir.training import ACTIVATION_BITS, ERROR_FRAC, GRADIENT_BITS
 from hw.gateware.delay import delayed, registered
 from hw.gateware.multiplier import Multiplier
-from hw.training.arch import SHIFT_BITS, Kind, TrainingArch
+from hw.training.arch import CLASSES, SHIFT_BITS, Kind, TrainingArch
 from hw.training.gateware.reciprocal import Reciprocal
 from hw.training.gateware.rescale import Rescale
 from hw.training.gateware.unit_step import unit_step
-
-CLASSES = 256
-"""Most scores of an image: the odds of so many fit in one block of a chip's memory, and a reciprocal is found of their sum's 23 bits."""
 
 
 class Softmax(wiring.Component):

@@ -97,7 +97,8 @@ class Trainer(wiring.Component):
         m.d.sync += [self.cycles.eq(self.cycles + self.busy), self.error.eq(self.error | control.fault | sequencer.beyond)]
 
         # An instruction's steps, and their operands.
-        m.d.comb += [sequencer.control.eq(control.word), control.number.eq(sequencer.number), sequencer.idle.eq(walker.idle)]
+        m.d.comb += [control.running.eq(self.busy), control.number.eq(sequencer.number), sequencer.control.eq(control.word)]
+        m.d.comb += sequencer.idle.eq(walker.idle)
         wiring.connect(m, sequencer.o, walker.i)
         m.d.comb += [banks.i.valid.eq(walker.o.valid), banks.i.payload.eq(walker.o.payload)]
         at, step, mode = banks.o.payload, banks.o.valid, banks.o.payload.mode
@@ -178,9 +179,10 @@ class Trainer(wiring.Component):
                 banks.i.payload.mode.kind.eq(Kind.CLEAN),
             ]
         code = Signal(arch.chunks * 32)
+        chunked = Cat(code[32:], host.written)
         m.d.comb += [
             sequencer.write.addr.eq(host.address),
-            sequencer.write.data.eq(Cat(code[32:], host.written)),
+            sequencer.write.data.eq(chunked),
             sequencer.write.en.eq(writes[Part.CODE]),
             mover.written.eq(host.written),
             mover.en.eq(writes[Part.REGISTER]),
@@ -188,7 +190,7 @@ class Trainer(wiring.Component):
         for part, port in ((Part.CONTROL, control.host), (Part.SCALE, ranks.host)):
             m.d.comb += [port.address.eq(host.address), port.en.eq(writes[part]), port.written.eq(host.written)]
         with m.If(writes[Part.CODE]):
-            m.d.sync += code.eq(sequencer.write.data)
+            m.d.sync += code.eq(chunked)
         with m.If(writes[Part.IMAGE]):
             m.d.sync += image.eq(host.written)
         with m.If(writes[Part.RULE]):
