@@ -25,6 +25,8 @@ from hw.arch import Arch
 from hw.cycles import cycles
 from hw.gateware.shell import Shell
 from hw.program import Program
+from hw.training.arch import TrainingArch
+from hw.training.gateware.trainer import Trainer
 
 BATCHES = 1000
 """Batches over which a rate of images is taken: enough for the first one's fill not to count."""
@@ -86,7 +88,7 @@ class Report:
     which sets it; and the bitstream's file, of which no pin has a place.
     """
 
-    arch: Arch
+    arch: Arch | TrainingArch
     part: str
     seed: int
     requested_hz: float
@@ -104,11 +106,12 @@ class Report:
         return self.clock_hz * self.arch.rows * BATCHES / cycles(program, BATCHES)
 
 
-def synthesize(arch: Arch, part: str = "ecp5-85f", requested_hz: float = 100e6, seed: int = 0) -> Report:
+def synthesize(arch: Arch | TrainingArch, part: str = "ecp5-85f", requested_hz: float = 100e6, seed: int = 0) -> Report:
     """What the machine is on a part: the same report whenever it is asked for the same, kept in the user's cache folder.
 
-    It is in its `Shell`, which adds a register of a word per stream. Another `seed` is another placement; a `requested_hz` far above what
-    can be reached makes the tools care for too many paths at once. A machine that does not fit is refused.
+    The datapath is in its `Shell`, which adds a register of a word per stream; the machine that trains has few enough pins. Another `seed`
+    is another placement; a `requested_hz` far above what can be reached makes the tools care for too many paths at once. A machine that
+    does not fit is refused.
     """
     if part not in PARTS:
         raise ValueError(f"there is no part {part!r}, expected one of {', '.join(PARTS)}: choose one of these")
@@ -124,9 +127,9 @@ def synthesize(arch: Arch, part: str = "ecp5-85f", requested_hz: float = 100e6, 
     return Report(arch, part, seed, requested_hz, bitstream=bitstream if bitstream.exists() else None, **found)
 
 
-def rtlil_of(arch: Arch) -> str:
-    """The machine in its shell for yosys: the same text every time."""
-    machine = Shell(arch)
+def rtlil_of(arch: Arch | TrainingArch) -> str:
+    """The machine, the datapath in its shell, for yosys: the same text every time."""
+    machine = Trainer(arch) if isinstance(arch, TrainingArch) else Shell(arch)
     ports = {"_".join(path): (Value.cast(port), None) for path, _, port in machine.signature.flatten(machine)}
     return collisions_do_not_matter(rtlil.convert(machine, name="shell", ports=ports, emit_src=False))
 

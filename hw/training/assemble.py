@@ -11,7 +11,7 @@ from bayestt.ir.nest import Loop
 from bayestt.ir.training import Training
 from hw.assemble import levels, merged
 from hw.training.arch import LANE_LOOPS, SPACING, Bank, Kind, TrainingArch
-from hw.training.layout import Layout, Place, layout
+from hw.training.layout import WHAT, Layout, Place, check_fits, layout
 from hw.training.operation import Operation, in_pieces, layer_of, operations, parameter_of
 from hw.training.program import TrainingProgram
 
@@ -29,10 +29,15 @@ def assemble(training: Training, arch: TrainingArch) -> TrainingProgram:
     for fields in (*image, *batch):
         ends = fields is image[-1] or fields is batch[-1]
         words.append(arch.instruction.const({**fields, "saturate": 1, "end": ends}).as_bits())
-    if len(words) > arch.code_depth:
-        room = f"there is room for {arch.code_depth}: raise TrainingArch.code_depth"
-        raise ValueError(f"the training needs {len(words)} instructions, {room}")
-    return TrainingProgram(arch, training, tuple(words), made)
+    program = TrainingProgram(arch, training, tuple(words), made)
+    check_fits(program.needed, arch)
+    return program
+
+
+def arch_for(training: Training, lanes: int = 16) -> TrainingArch:
+    """The machine of so many lanes that has room for a training and no more."""
+    needed = assemble(training, TrainingArch(lanes, **dict.fromkeys(WHAT, 1 << 16))).needed
+    return TrainingArch(lanes, **needed)
 
 
 def _image_part(training: Training, steps: Sequence[Operation], made: Layout, arch: TrainingArch) -> Iterator[dict]:

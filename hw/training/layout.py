@@ -11,6 +11,17 @@ from bayestt.ir.training import Training
 from hw.training.arch import CLASSES, Bank, TrainingArch
 from hw.training.operation import Operation, Pieces, in_pieces, layer_of, parameter_of
 
+WHAT = {
+    "activation_depth": "words of activations",
+    "error_depth": "words of errors",
+    "latent_depth": "words of latents",
+    "init_depth": "words of what sums begin with",
+    "ranks": "indices of ranks",
+    "contractions": "contractions",
+    "code_depth": "instructions",
+}
+"""What the fields of a TrainingArch limit."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -33,7 +44,7 @@ class Layout:
     """The places of values by name; by layer those of biases where they are added to sums; the first index of every rank axis's scales.
 
     The first word of the activations is a one and zeros, that of the sums' beginnings zeros. `size` has the extents of axes, `pieces` those
-    that stand for a training's.
+    that stand for a training's. `words` is how many there are of what a TrainingArch limits, by its field.
     """
 
     places: Mapping[str, Place]
@@ -41,6 +52,7 @@ class Layout:
     indices: Mapping[str, int]
     size: Mapping[str, int]
     pieces: Pieces
+    words: Mapping[str, int]
 
     def addresses(self, name: str, axes: Axes) -> np.ndarray:
         """The addresses of a value's elements, under axes of the training: an array of their sizes."""
@@ -84,21 +96,25 @@ def layout(training: Training, steps: Sequence[Operation], size: Mapping[str, in
     for axis in dict.fromkeys(parameter.rank for parameter in training.parameters.values() if parameter.rank):
         indices[axis] = last
         last += training.size[axis]
-    for what, needed, field in (
-        ("activations", ends[Bank.ACTIVATION], "activation_depth"),
-        ("errors", errors_end, "error_depth"),
-        ("latents", ends[Bank.LATENT], "latent_depth"),
-        ("biases", end, "init_depth"),
-    ):
-        if (words := -(-needed // arch.lanes)) > getattr(arch, field):
-            room = f"there is room for {getattr(arch, field)}: raise TrainingArch.{field}"
-            raise ValueError(f"the {what} need {words} words of {arch.lanes}, {room}")
+    needed = {
+        "activation_depth": ends[Bank.ACTIVATION],
+        "error_depth": errors_end,
+        "latent_depth": ends[Bank.LATENT],
+        "init_depth": end,
+    }
+    words = {field: -(-elements // arch.lanes) for field, elements in needed.items()}
+    words |= {"ranks": max(last, 2), "contractions": len(steps)}
+    check_fits(words, arch)
     if (classes := prod(training.shape(training.scored.axes))) > CLASSES:
         raise ValueError(f"the training has {classes} scores, the machine takes {CLASSES} at most: give a net with fewer")
-    for what, needed, field in (("indices of ranks", last, "ranks"), ("contractions", len(steps), "contractions")):
-        if needed > getattr(arch, field):
-            raise ValueError(f"the training has {needed} {what}, there is room for {getattr(arch, field)}: raise TrainingArch.{field}")
-    return Layout(places, inits, indices, size, pieces)
+    return Layout(places, inits, indices, size, pieces, words)
+
+
+def check_fits(needed: Mapping[str, int], arch: TrainingArch) -> None:
+    """Refuse what needs more of something than an arch has, by its field."""
+    for field, count in needed.items():
+        if count > (there := getattr(arch, field)):
+            raise ValueError(f"the training needs {count} {WHAT[field]}, there is room for {there}: raise TrainingArch.{field}")
 
 
 def _axes(axes: Axes, pieces: Pieces, size: Mapping[str, int]) -> Axes:

@@ -33,6 +33,11 @@ class TrainingProgram:
         """The instructions at the end of a batch."""
         return self._instructions[self._ends :]
 
+    @property
+    def needed(self) -> dict[str, int]:
+        """How much the training needs of what an arch limits, by its field."""
+        return {**self.layout.words, "code_depth": len(self.code)}
+
     @cached_property
     def _instructions(self) -> tuple[data.Const, ...]:
         return tuple(map(self.arch.instruction.from_bits, self.code))
