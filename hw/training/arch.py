@@ -10,6 +10,8 @@ from bayestt.ir.rank_scale import SCALE_BITS
 from bayestt.ir.training import ACCUMULATOR_BITS, GRADIENT_BITS
 from hw.arch import STREAMS
 
+RATE_BITS, PULL_BITS, EASE_BITS = 4, 6, 4
+"""Widths of a rule's rate and, signed, of its pull, and of how much less the pull is for a rank that several cores share."""
 SHIFT_BITS, SIGNED_SHIFT_BITS, COUNT_BITS = 5, 8, 4
 """Widths of a contraction's shift, of a bias's, which may be negative, and of the count of steps that asked for another shift."""
 CLASSES = 256
@@ -161,7 +163,7 @@ class TrainingArch:
                 "forward": 1,
                 "given": 1,
                 "pulled": 1,
-                "ease": 4,
+                "ease": EASE_BITS,
                 "brake": 1,
                 "end": 1,
             }
@@ -175,7 +177,7 @@ class TrainingArch:
     @property
     def rule(self) -> data.StructLayout:
         """What a `bayestt.ir.descend.Rule` says: the pull where it `pulls`; and whether shifts are `patient` by now."""
-        return data.StructLayout({"rate": 4, "pull": signed(6), "pulls": 1, "patient": 1})
+        return data.StructLayout({"rate": RATE_BITS, "pull": signed(PULL_BITS), "pulls": 1, "patient": 1})
 
     @property
     def control(self) -> data.StructLayout:

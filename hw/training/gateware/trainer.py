@@ -139,6 +139,7 @@ class Trainer(wiring.Component):
             control.patient.eq(rule.patient),
         ]
         wiring.connect(m, mover.ranks, ranks.entry)
+        m.d.comb += ranks.running.eq(self.busy)
 
         # One of them at a time has results.
         masked, moved = Mux(at.x == 0, 0, at.error), Signal(result(arch))

@@ -1,0 +1,100 @@
+"""The gateware that trains against the definition of a step: latents, shifts, scales and all, and against the formula of its cycles."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from learnable import planted_images, small_chain
+
+from bayestt.algebra.formats import tt_matrix
+from bayestt.ir.descend import Rule, State, descend, error, factors_of, fractions, values_of
+from bayestt.ir.start import start
+from bayestt.ir.training import Training, training
+from hw.training.assemble import arch_for, assemble
+from hw.training.cycles import cycles
+from hw.training.script import Batch
+from hw.training.simulate import simulate, training_verilog
+
+
+@pytest.mark.parametrize(("lanes", "strips"), [(1, False), (4, True), (16, True)])
+def test_steps_are_those_of_the_definition(lanes: int, strips: bool) -> None:
+    made, images, labels = small_chain(strips)
+    _hold_to_the_definition(made, start(made, images, labels, 0), [(images[:3], labels[:3]), (images[3:5], labels[3:5])], Rule(6, 4), lanes)
+
+
+def test_extreme_images_and_a_training_without_a_prior() -> None:
+    made, _, labels = small_chain()
+    images = np.where(np.random.default_rng(3).random((8, 16)) < 0.5, -128, 127)
+    state = start(made, images, labels, 0)
+    _hold_to_the_definition(made, replace(state, steps=9), [(images[:2], labels[:2])] * 2, Rule(1, None), 2)
+
+
+def test_hundreds_of_steps_of_the_compiled_gateware_are_those_of_the_definition() -> None:
+    made, images, labels = small_chain()
+    random = np.random.default_rng(0)
+    chosen = [random.choice(8, 4, replace=False) for _ in range(300)]
+    state = start(made, images, labels, 0)
+    left = _hold_to_the_definition(made, state, [(images[at], labels[at]) for at in chosen], Rule(6, 6), 4, "verilator")
+    assert any(not scales.alive.all() for scales in left.scales.values()), "no rank went: the test would not see how"
+
+
+@pytest.mark.slow
+def test_a_net_of_the_paper_s_size_trains_on_the_compiled_gateware() -> None:
+    forms = {"fc0": tt_matrix((4, 4, 2, 16), (7, 4, 2, 16), (13, 7, 5)), "fc1": tt_matrix((1, 16), (32, 16), 16)}
+    made, random = training(forms, strips={"fc0": "i1"}), np.random.default_rng(0)
+    images, labels = random.integers(0, 128, (6, 896)), random.integers(0, 10, 6)
+    _hold_to_the_definition(
+        made, start(made, images, labels, 0), [(images[:3], labels[:3]), (images[3:], labels[3:])], Rule(3, 6), 16, "verilator"
+    )
+
+
+@pytest.mark.slow
+def test_planted_ranks_are_found_on_the_compiled_gateware() -> None:
+    made, images, labels = planted_images()
+    rows = np.random.default_rng(0).integers(0, len(images), (400, 16))
+    left = _hold_to_the_definition(
+        made, start(made, images, labels, 0), [(images[at], labels[at]) for at in rows], Rule(5, 7), 16, "verilator"
+    )
+    assert all(scales.alive.sum() < len(scales.alive) for scales in left.scales.values())
+
+
+def test_the_verilog_is_the_same_every_time() -> None:
+    arch = arch_for(small_chain()[0], 4)
+    text = training_verilog(arch)
+    assert text == training_verilog(arch) and "module trainer(" in text
+
+
+def test_an_engine_that_is_not_there_is_named() -> None:
+    made, images, labels = small_chain()
+    program = assemble(made, arch_for(made, 4))
+    with pytest.raises(ValueError, match="no engine 'icarus', expected one of amaranth, verilator"):
+        simulate(program, start(made, images, labels, 0), [(images, labels)], Rule(6), "icarus")
+
+
+def _hold_to_the_definition(made: Training, state: State, batches: list[Batch], rule: Rule, lanes: int, engine: str = "amaranth") -> State:
+    """Assert that the gateware takes the steps of `descend`, with its losses, in the cycles of the formula; the state after them."""
+    program = assemble(made, arch_for(made, lanes))
+    found = simulate(program, state, batches, rule, engine)
+    losses = []
+    for images, labels in batches:
+        losses.append([_loss(made, state, image, label) for image, label in zip(images, labels, strict=True)])
+        state = descend(made, state, images, labels, rule)
+    assert [made.tolist() for made in found.losses] == losses
+    assert found.cycles == tuple(cycles(program, len(labels)) for _, labels in batches)
+    _same(found.state, state)
+    return state
+
+
+def _loss(made: Training, state: State, image: np.ndarray, label: int) -> int:
+    scores = values_of(made, fractions(made, state.shifts), factors_of(made, state), image)[made.scored.name]
+    return int(error(scores, label).ravel()[label])
+
+
+def _same(found: State, expected: State) -> None:
+    assert {name: latents.tolist() for name, latents in found.latents.items()} == {
+        name: latents.tolist() for name, latents in expected.latents.items()
+    }
+    assert dict(found.shifts) == dict(expected.shifts) and dict(found.counts) == dict(expected.counts)
+    for axis, scales in expected.scales.items():
+        assert found.scales[axis].squares.tolist() == scales.squares.tolist() and found.scales[axis].alive.tolist() == scales.alive.tolist()
+    assert (found.register, found.steps) == (expected.register, expected.steps)
