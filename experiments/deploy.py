@@ -29,6 +29,7 @@ from hw.assemble import assemble
 from hw.cost import group_cost, nest_cost
 from hw.cycles import nest_cycles
 from hw.emulate import emulate
+from hw.energy import energy_j
 from hw.simulate import simulate
 from hw.verilog import verilog
 
@@ -71,6 +72,7 @@ def to_program(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
         "images": schedule.images,
         "multipliers": arch.rows * arch.lanes,
         "data_bits": arch.data_bits,
+        "energy_j": energy_j(program),
         "steps": steps,
     }
 

@@ -21,6 +21,7 @@ from bayestt.report.figures import (
 )
 from bayestt.report.layers import Cost, Layer, layer_table
 from bayestt.report.table import Model, models, table
+from hw.energy import SOURCE
 
 Result = dict[str, Any]
 """What a step leaves, in JSON's types."""
@@ -55,6 +56,7 @@ def report(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
         facts |= {
             "cycles per image": f"{cycles / gateware['images']:,.0f}",
             "multiplier utilisation": f"{100 * program['macs'] * gateware['images'] / (cycles * multipliers):.1f} % of {multipliers}",
+            "energy per image of a full batch": f"{1e6 * program['energy_j']:.3g} µJ, {SOURCE}",
             "gateware == integer model on": f"{gateware['images']} images",
             "emulator == integer model on": f"{emulated['images']:,} images",
         }

@@ -10,6 +10,8 @@ from hw.arch import Arch, Target
 from hw.emulate import shape
 from hw.program import Program, Segment
 
+SOURCE = "a model of 45 nm silicon at 0.9 V (Horowitz, ISSCC 2014), no measurement"
+"""What is to be said with every energy of this model."""
 # M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, figure 1.1.9: 45 nm, 0.9 V, in joules.
 # Products, sums and 8 KB as others quote them, the rest as remembered.
 MULTIPLY_8_J = 0.2e-12

@@ -13,7 +13,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from pipeline import STEPS
 
+import hw.program
 from bayestt.artifact import read_arrays
+from hw.energy import SOURCE, energy_j
 
 ROOT = Path(__file__).parent.parent
 CONF = str(ROOT / "conf")
@@ -55,7 +57,11 @@ def test_it_leaves_every_steps_result(finished: Path) -> None:
     assert not list(finished.glob("*.training"))
     parameters = [row["parameters"] for row in found["report"]["models"]]
     assert parameters[0] == 407_050 and parameters[1] > parameters[2] == parameters[3]
-    assert re.fullmatch(r"\d+ of 32 bits, in fc\d\S*", found["report"]["facts"]["accumulators need, for any image"])
+    facts, program = found["report"]["facts"], hw.program.load(finished / "program")
+    assert re.fullmatch(r"\d+ of 32 bits, in fc\d\S*", facts["accumulators need, for any image"])
+    assert found["lower"]["energy_j"] == energy_j(program)
+    energy = facts["energy per image of a full batch"]
+    assert energy == f"{1e6 * energy_j(program):.3g} µJ, {SOURCE}" and energy in (finished / "report.md").read_text()
 
 
 def test_every_result_says_what_it_was_made_with(finished: Path) -> None:
