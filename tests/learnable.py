@@ -5,6 +5,7 @@ import numpy as np
 from bayestt.algebra.fixed import Fixed, quantize
 from bayestt.algebra.formats import tt_matrix
 from bayestt.data.planted import planted
+from bayestt.ir.descend import State
 from bayestt.ir.training import Training, training
 
 PLANTED_RANK, RANK = 2, 6
@@ -22,3 +23,16 @@ def planted_images(images: int = 2000) -> tuple[Training, np.ndarray, np.ndarray
     """A layer of rank 6, and images whose labels one of rank 2 has given."""
     data = planted(tt_matrix([4, 4], [8, 8], PLANTED_RANK), images, gain=2.0)
     return training({"fc": tt_matrix([4, 4], [8, 8], RANK)}), quantize(data.train.images, Fixed(8, 6)), data.train.labels
+
+
+def as_lists(state: State) -> dict[str, object]:
+    """All that a state is, as values that == compares."""
+    return {
+        "latents": {name: latents.tolist() for name, latents in state.latents.items()},
+        "shifts": dict(state.shifts),
+        "counts": dict(state.counts),
+        "squares": {axis: scales.squares.tolist() for axis, scales in state.scales.items()},
+        "alive": {axis: scales.alive.tolist() for axis, scales in state.scales.items()},
+        "register": state.register,
+        "steps": state.steps,
+    }

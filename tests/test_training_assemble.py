@@ -1,0 +1,117 @@
+"""Assembling a training: what is done in which order, on the smallest machine, and what does not fit is said."""
+
+from dataclasses import replace
+from itertools import groupby
+from math import prod
+
+import numpy as np
+import pytest
+from learnable import as_lists, small_chain
+from test_training_layout import smallest
+from test_training_operation import TRAININGS, all_lanes, every_training
+
+from bayestt.algebra.formats import cp, tt_matrix, tucker
+from bayestt.ir.descend import Rule, descend
+from bayestt.ir.start import start
+from bayestt.ir.training import Training, training
+from hw.emulate import shape
+from hw.training.arch import SPACING, Kind, TrainingArch
+from hw.training.assemble import arch_for, assemble
+from hw.training.emulate import emulate
+from hw.training.layout import WHAT
+
+FREE = {Kind.MULTIPLY, Kind.BIAS, Kind.MASK}
+"""Kinds that take a step a cycle."""
+
+
+@every_training
+@all_lanes
+def test_one_less_of_anything_is_refused(made: Training, lanes: int) -> None:
+    arch = arch_for(made, lanes)
+    assert assemble(made, arch).needed == {field: getattr(arch, field) for field in WHAT}
+    for field, what in WHAT.items():
+        if (there := getattr(arch, field)) > (2 if field in ("ranks", "contractions") else 1):
+            with pytest.raises(ValueError, match=f"the training needs {there} {what}, there is room for {there - 1}: raise .*{field}$"):
+                assemble(made, replace(arch, **{field: there - 1}))
+
+
+@every_training
+@all_lanes
+def test_each_contraction_is_multiplied_once_or_once_a_strip_and_once_more_backward(made: Training, lanes: int) -> None:
+    program = smallest(made, lanes)
+    multiplied = dict.fromkeys(range(len(made.contractions)), 0)
+    for each in program.image_part:
+        if each.kind == Kind.MULTIPLY:
+            multiplied[each.number] += prod(shape(each)) * each.lanes
+    for number, each in enumerate(made.contractions):
+        needed = prod(made.shape(tuple(dict.fromkeys(axis for _, axes in each.args for axis in axes))))
+        again = each in made.forward and made.strips & {*each.axes} and not each.bias
+        assert multiplied[number] == needed * (2 if again else 1), each.name
+
+
+@every_training
+def test_a_batch_moves_all_parameters_then_scales_then_shifts(made: Training) -> None:
+    kinds = [(kind, len([*each])) for kind, each in groupby(each.kind for each in smallest(made, 4).batch_part)]
+    ranks = {parameter.rank for parameter in made.parameters.values()} - {""}
+    strengths, moves, *scales, cleans, controls = kinds if ranks else [(Kind.STRENGTH, 0), *kinds]
+    assert (strengths, moves) == ((Kind.STRENGTH, len(ranks)), (Kind.MOVE, len(made.parameters)))
+    assert scales == [(Kind.SCALE, 1), (Kind.SURVIVE, 1)] * len(ranks)
+    assert (cleans, controls) == ((Kind.CLEAN, len(made.parameters)), (Kind.CONTROL, len(made.contractions)))
+
+
+@every_training
+def test_units_have_eight_cycles_for_a_step(made: Training) -> None:
+    program = smallest(made, 4)
+    for each in (*program.image_part, *program.batch_part):
+        inner = each.loops[0]
+        still = not any(inner[stream] for stream in ("x", "w", "init", "y"))
+        assert each.kind in FREE or (each.reduce == 1 and inner.steps + 1 == SPACING and still)
+
+
+def test_the_same_training_gives_the_same_words() -> None:
+    first, second = (assemble(made, arch_for(made, 4)) for made, _, _ in (small_chain(), small_chain()))
+    assert first.code == second.code and first.layout == second.layout
+
+
+@pytest.mark.parametrize("loops", [1, 2, 3])
+def test_too_few_loops_are_refused(loops: int) -> None:
+    made, _, _ = small_chain()
+    arch = arch_for(made, 4)
+    assert assemble(made, replace(arch, loops=4)).arch.loops == 4
+    with pytest.raises(ValueError, match=f"an instruction needs {loops + 1} loops, there is room for {loops}: raise TrainingArch.loops"):
+        assemble(made, replace(arch, loops=loops))
+
+
+def test_entries_of_more_than_two_ranks_are_refused() -> None:
+    words = "parameter 'fc.core0' is of ranks fc.r1, fc.r2, fc.r3, fc.r4, the machine takes at most two of an entry: give another format"
+    with pytest.raises(ValueError, match=words):
+        arch_for(training({"fc": tucker([2, 4], [4, 4], 2)}))
+    for form in (tt_matrix([2, 2, 2], [2, 2, 2], 2), cp([2, 2, 2], [2, 2, 2], 2)):
+        assert arch_for(training({"fc": form})).ranks == 1 + sum(form.size[axis] for axis in form.ranks)
+
+
+def test_a_training_beyond_any_machine_is_refused() -> None:
+    made = training({"fc": tt_matrix([4], [1 << 17], 1)})
+    with pytest.raises(ValueError, match="words of activations, there is room for 65536: raise TrainingArch.activation_depth"):
+        arch_for(made, 1)
+
+
+@pytest.mark.xfail(strict=True, reason="an extent beyond extent_bits is cut, not refused: see TrainingArch.extent_bits")
+def test_an_axis_longer_than_a_loop_is_refused_or_walked() -> None:
+    """5000 pixels along one axis, of which a loop of 12 bits runs over 4096 at most."""
+    made = training({"fc": tt_matrix([4], [5000], 1)})
+    images, labels = np.random.default_rng(0).integers(-128, 128, (1, 5000)), np.array([1])
+    state = start(made, images, labels, 0)
+    try:
+        program = assemble(made, arch_for(made, 4))
+    except ValueError as refused:
+        assert "raise TrainingArch.extent_bits" in str(refused)
+    else:
+        assert as_lists(emulate(program, state, images, labels, Rule(6))) == as_lists(descend(made, state, images, labels, Rule(6)))
+
+
+def test_the_machine_is_as_large_as_the_training_whatever_its_lanes_are() -> None:
+    made = TRAININGS["strips"]
+    assert arch_for(made) == arch_for(made, 16) and arch_for(made).lanes == 16
+    default = TrainingArch()
+    assert all(arch_for(made).__dict__[field] == getattr(default, field) for field in ("loops", "extent_bits"))
