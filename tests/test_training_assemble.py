@@ -110,8 +110,7 @@ def test_an_axis_longer_than_a_loop_is_refused_or_walked() -> None:
         assert as_lists(emulate(program, state, images, labels, Rule(6))) == as_lists(descend(made, state, images, labels, Rule(6)))
 
 
-def test_the_machine_is_as_large_as_the_training_whatever_its_lanes_are() -> None:
-    made = TRAININGS["strips"]
-    assert arch_for(made) == arch_for(made, 16) and arch_for(made).lanes == 16
-    default = TrainingArch()
-    assert all(arch_for(made).__dict__[field] == getattr(default, field) for field in ("loops", "extent_bits"))
+def test_sixteen_lanes_and_the_loops_of_every_machine_are_taken_unless_told() -> None:
+    arch, default = arch_for(TRAININGS["strips"]), TrainingArch()
+    assert (arch.lanes, arch.loops, arch.extent_bits) == (16, default.loops, default.extent_bits)
+    assert arch == arch_for(TRAININGS["strips"], 16)

@@ -97,8 +97,8 @@ def test_the_parts_are_all_of_the_code_and_only_their_last_ends(made: Training) 
     assert not {Kind(each.kind) for each in program.batch_part} & for_images
 
 
-def test_what_is_needed_is_counted_in_words_of_lanes() -> None:
-    """16 pixels, 8 and 4 activations, and a strip of the first partial's 24; of 8 lanes one word is a one and zeros."""
+def test_what_is_needed_counted_by_hand() -> None:
+    """In words of one lane: a one, 16 pixels, a strip of the first partial's 24 elements, 8 activations, the second's 8, 4 scores."""
     needed = smallest(TRAININGS["strips"], 1).needed
     assert needed["latent_depth"] == 24 + 48 + 8 + 16 + 12
     assert needed["activation_depth"] == 1 + 16 + 24 // 2 + 8 + 8 + 4
