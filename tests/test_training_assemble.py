@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from learnable import as_lists, small_chain
 from test_training_layout import smallest
-from test_training_operation import TRAININGS, all_lanes, every_training
+from test_training_operation import TRAININGS, every_training
 
 from bayestt.algebra.formats import cp, tt_matrix, tucker
 from bayestt.ir.descend import Rule, descend
@@ -25,7 +25,7 @@ FREE = {Kind.MULTIPLY, Kind.BIAS, Kind.MASK}
 
 
 @every_training
-@all_lanes
+@pytest.mark.parametrize("lanes", [1, 16])
 def test_one_less_of_anything_is_refused(made: Training, lanes: int) -> None:
     arch = arch_for(made, lanes)
     assert assemble(made, arch).needed == {field: getattr(arch, field) for field in WHAT}
@@ -36,7 +36,7 @@ def test_one_less_of_anything_is_refused(made: Training, lanes: int) -> None:
 
 
 @every_training
-@all_lanes
+@pytest.mark.parametrize("lanes", [2, 16])
 def test_each_contraction_is_multiplied_once_or_once_a_strip_and_once_more_backward(made: Training, lanes: int) -> None:
     program = smallest(made, lanes)
     multiplied = dict.fromkeys(range(len(made.contractions)), 0)
