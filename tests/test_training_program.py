@@ -86,6 +86,14 @@ def test_scores_that_would_be_shifted_to_the_left_are_refused(beyond: int) -> No
         memories_of(program, state)
 
 
+def test_a_shift_beyond_a_word_is_refused() -> None:
+    """What a machine cannot hold is said, though no step leads there."""
+    program = smallest(MADE, 4)
+    assert memories_of(program, replace(FIRST, shifts={**FIRST.shifts, "fc1.error": 31})).shifts.max() == 31
+    with pytest.raises(ValueError, match="contraction 'fc1.error' is shifted by 32, expected 0 to 31"):
+        memories_of(program, replace(FIRST, shifts={**FIRST.shifts, "fc1.error": 32}))
+
+
 @every_training
 def test_the_parts_are_all_of_the_code_and_only_their_last_ends(made: Training) -> None:
     program = smallest(made, 4)
