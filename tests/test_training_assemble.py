@@ -96,7 +96,6 @@ def test_a_training_beyond_any_machine_is_refused() -> None:
         arch_for(made, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="an extent beyond extent_bits is cut, not refused: see TrainingArch.extent_bits")
 def test_an_axis_longer_than_a_loop_is_refused_or_walked() -> None:
     """5000 pixels along one axis, of which a loop of 12 bits runs over 4096 at most."""
     made = training({"fc": tt_matrix([4], [5000], 1)})

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from learnable import planted_images, small_chain
+from learnable import PLANTED_RANK, planted_images, small_chain
 
+from bayestt.algebra.fixed import quantize
 from bayestt.algebra.formats import tt_matrix
-from bayestt.ir.descend import Rule, State, descend, error, factors_of, fractions, values_of
+from bayestt.data.fashion_mnist import small
+from bayestt.ir.descend import IMAGE, Rule, State, descend, error, factors_of, fractions, values_of
 from bayestt.ir.start import start
 from bayestt.ir.training import Training, training
 from hw.training.assemble import arch_for, assemble
@@ -53,9 +55,30 @@ def test_planted_ranks_are_found_on_the_compiled_gateware() -> None:
     made, images, labels = planted_images()
     rows = np.random.default_rng(0).integers(0, len(images), (400, 16))
     left = _hold_to_the_definition(
-        made, start(made, images, labels, 0), [(images[at], labels[at]) for at in rows], Rule(5, 7), 16, "verilator"
+        made, start(made, images, labels, 0), [(images[at], labels[at]) for at in rows], Rule(9, 7), 16, "verilator"
     )
-    assert all(scales.alive.sum() < len(scales.alive) for scales in left.scales.values())
+    assert left.scales["fc.r1"].alive.sum() == PLANTED_RANK
+
+
+@pytest.mark.slow
+def test_most_of_an_epoch_of_fashion_mnist_on_the_compiled_gateware() -> None:
+    made = training({"fc0": tt_matrix((4, 2, 64), (56, 7, 2), 8), "fc1": tt_matrix((1, 10), (32, 16), 8)})
+    data = small().train
+    images, labels = quantize(data.images.reshape(len(data.images), -1), IMAGE), data.labels
+    batches = [(images[first : first + 64], labels[first : first + 64]) for first in range(0, len(images), 64)]
+    left = _hold_to_the_definition(made, start(made, *batches[0], 0), batches, Rule(11, 2), 16, "verilator")
+    test = small().test
+    pixels = quantize(test.images.reshape(len(test.images), -1), IMAGE)
+    assert np.mean([_scores(made, left, image).argmax() == label for image, label in zip(pixels, test.labels, strict=True)]) > 0.7
+
+
+@pytest.mark.parametrize("engine", ["amaranth", "verilator"])
+def test_a_machine_that_stops_is_told_of(engine: str) -> None:
+    made, images, labels = small_chain()
+    program = assemble(made, arch_for(made, 4))
+    endless = replace(program, code=(*program.code[:-1], program.arch.instruction.const({"lanes": 1}).as_bits()))
+    with pytest.raises(RuntimeError, match="the machine has stopped"):
+        simulate(endless, start(made, images, labels, 0), [(images[:1], labels[:1])], Rule(6), engine)
 
 
 def test_the_verilog_is_the_same_every_time() -> None:
@@ -86,8 +109,11 @@ def _hold_to_the_definition(made: Training, state: State, batches: list[Batch], 
 
 
 def _loss(made: Training, state: State, image: np.ndarray, label: int) -> int:
-    scores = values_of(made, fractions(made, state.shifts), factors_of(made, state), image)[made.scored.name]
-    return int(error(scores, label).ravel()[label])
+    return int(error(_scores(made, state, image), label)[label])
+
+
+def _scores(made: Training, state: State, image: np.ndarray) -> np.ndarray:
+    return values_of(made, fractions(made, state.shifts), factors_of(made, state), image)[made.scored.name].ravel()
 
 
 def _same(found: State, expected: State) -> None:

@@ -180,6 +180,8 @@ def _nest(
     def loop(axis: str) -> Loop:
         return Loop(axis, made.size[axis], **{name: moves.get(axis, 0) for name, (_, moves) in streams.items()})
 
+    if (longest := max((made.size[axis] for axis in (*outer, *summed)), default=1)) > 1 << arch.extent_bits:
+        raise ValueError(f"an axis has {longest} indices, a loop {1 << arch.extent_bits} steps at most: raise TrainingArch.extent_bits")
     around = merged([loop(axis) for axis in outer], arch)
     inside = [*merged([replace(loop(axis), init=0, y=0) for axis in summed], arch), *wait]
     if (needed := len(around) + len(inside)) > arch.loops:

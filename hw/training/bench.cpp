@@ -2,6 +2,7 @@
 //
 // usage: bench INPUT OUTPUT
 // INPUT is 32-bit words: the orders of hw/training/script.py, each with what belongs to it. OUTPUT is the words that answer them.
+// It ends with STOPPED when the machine does.
 // On standard output: the number of cycles so far, now and then.
 // hw/training/simulate.py writes, runs and reads all this; its `follow` does the same in Python.
 
@@ -15,6 +16,7 @@
 #include "verilated.h"
 
 constexpr uint64_t GLANCE_CYCLES = 1 << 18;
+constexpr int STOPPED = 3;
 enum Order : uint32_t { WRITE, READ, IMAGE, CYCLES };
 
 int main(int count, char** names) {
@@ -44,18 +46,18 @@ int main(int count, char** names) {
         settle();
         rise();
     };
-    // A cycle at a time, until one in which a port was high.
+    // A cycle at a time, until one in which a port was high; a machine that has stopped is no longer waited for.
     const auto until = [&](const uint8_t& port) {
-        for (bool passed = false; !passed; rise()) {
+        for (bool passed = false; !passed && !top.error; rise()) {
             settle();
             passed = port;
         }
     };
 
     settle();
-    while (at != end) {
+    while (at != end && !top.error) {
         const uint32_t order = *at++;
-        while (order != IMAGE && top.busy) tick();
+        while (order != IMAGE && top.busy && !top.error) tick();
         switch (order) {
             case WRITE:
                 top.host_part = *at++;
@@ -85,7 +87,7 @@ int main(int count, char** names) {
                 top.image_valid = 0;
                 top.loss_ready = 1;
                 uint32_t loss = 0;
-                for (bool told = false; !told; rise()) {
+                for (bool told = false; !told && !top.error; rise()) {
                     settle();
                     told = top.loss_valid;
                     loss = top.loss_payload;
@@ -102,6 +104,7 @@ int main(int count, char** names) {
                 return 2;
         }
     }
+    if (top.error) return STOPPED;
     std::ofstream(names[2], std::ios::binary).write(reinterpret_cast<const char*>(answers.data()), std::streamsize(4 * answers.size()));
     return 0;
 }

@@ -22,6 +22,9 @@ from hw.training.script import Batch, Order, Trained, script, trained
 from hw.verilate import compiled
 
 BENCH = Path(__file__).parent / "bench.cpp"
+STOPPED = 3
+"""How the bench ends when the machine has stopped."""
+HALTED = "the machine has stopped, for a shift left its range or code ended nothing: take a larger rate, or assemble the program again"
 
 
 def simulate(program: TrainingProgram, state: State, batches: Sequence[Batch], rule: Rule, engine: str = "amaranth") -> Trained:
@@ -49,19 +52,26 @@ def training_verilog(arch: TrainingArch) -> str:
 
 def _interpreted(arch: TrainingArch, words: np.ndarray, bar: tqdm) -> np.ndarray:
     """What the gateware answers in Amaranth's simulator."""
-    machine, answers, ended = Trainer(arch), [], []
+    machine, answers, ended, stopped = Trainer(arch), [], [], []
 
     async def host(context: SimulatorContext) -> None:
         await follow(context, machine, words.tolist(), answers)
         ended.append(True)
 
+    async def watch(context: SimulatorContext) -> None:
+        await context.tick().until(machine.error)
+        stopped.append(True)
+
     simulator = Simulator(Fragment.get(machine, platform=None))
     simulator.add_clock(CLOCK_S)
     simulator.add_testbench(host)
+    simulator.add_testbench(watch, background=True)
     now = 0
     while not ended:
         now += GLANCE_CYCLES
         simulator.run_until(now * CLOCK_S)
+        if stopped:
+            raise RuntimeError(HALTED)
         bar.update(GLANCE_CYCLES)
     return np.array(answers, np.uint32)
 
@@ -112,6 +122,8 @@ def _compiled(arch: TrainingArch, words: np.ndarray, bar: tqdm) -> np.ndarray:
         with subprocess.Popen([bench, given, found], stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout:
                 bar.update(int(line) - bar.n)
+        if process.returncode == STOPPED:
+            raise RuntimeError(HALTED)
         if process.returncode:
             raise RuntimeError(f"the compiled gateware {bench} ended with {process.returncode}: delete its folder, it will be made again")
         return np.fromfile(found, np.uint32)
