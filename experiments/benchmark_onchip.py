@@ -2,8 +2,8 @@
 
     python experiments/benchmark_onchip.py --mhz 100
 
-Torch takes the step of `bayestt.nets.descend_batch`, which gives the same state bit for bit, in one thread; the dense net's step in float32,
-by SGD, is another training. A step of 1 image has the end of a batch for itself, a step of 64 shares it.
+Torch takes the step of `bayestt.nets.descend_batch`, which gives the same state bit for bit, in one thread; the dense net's step in
+float32, by SGD, is another training. A step of 1 image has the end of a batch for itself, a step of 64 shares it.
 """
 
 import argparse
@@ -57,9 +57,8 @@ def main() -> None:
     parser.add_argument("--mhz", type=float, default=100, help="the machine's clock")
     hz = 1e6 * parser.parse_args().mhz
     torch.set_num_threads(1)
-    print(
-        "| net | batch | cycles an image | the machine | torch, the same integers | torch, dense, float32 |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print("| net | batch | cycles an image | the machine | torch, the same integers | torch, dense, float32 |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for name in NETS:
         for images in (1, 64):
             print(row(name, images, hz))
