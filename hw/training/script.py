@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 
@@ -62,9 +63,10 @@ def trained(program: TrainingProgram, state: State, batches: Sequence[Batch], an
     *steps, held = counts
     losses = tuple(wrap(step[:-1].astype(np.int64), GRADIENT_BITS) for step in steps)
     ends = [int(first[0]), *(int(step[-1]) for step in steps)]
+    taken = tuple((after - before) % (1 << 32) for before, after in pairwise(ends))
     parts = dict(zip(_held(program), np.split(held, np.cumsum([len(at) for at in _held(program).values()])[:-1]), strict=True))
     memories = _memories(program, memories_of(program, state), parts)
-    return Trained(state_of(program, replace(memories, steps=state.steps + len(batches))), losses, tuple(np.diff(ends).tolist()))
+    return Trained(state_of(program, replace(memories, steps=state.steps + len(batches))), losses, taken)
 
 
 def in_memory_order(program: TrainingProgram, images: np.ndarray) -> np.ndarray:
