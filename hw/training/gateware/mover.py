@@ -28,7 +28,7 @@ class Mover(wiring.Component):
     latent becomes; `peak` the magnitude of the gradient. Draws are taken for latents that are there, whose squares are added to `ranks`.
     The shift `register` of draws becomes `written` with `en`. `bayestt.ir.descend.moved` is its definition in software.
 
-    Latency: 8 cycles from a step to its latent, 11 to when its square is added. Throughput: 1 latent in 8 cycles.
+    Latency: 8 cycles from a step to its latent, 10 to when its square is added. Throughput: 1 latent in 8 cycles.
     """
 
     latency = READ_CYCLES + Multiplier.latency + 4
