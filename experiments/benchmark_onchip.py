@@ -1,55 +1,96 @@
-"""Time of a training image on the machine that trains, by its cycles and a clock, beside torch on a core: the same step, in integers.
+"""Time of a training image on the machine that trains, by its cycles and a clock, beside one core: compiled, and by torch.
 
     python experiments/benchmark_onchip.py --mhz 100
 
-Torch takes the step of `bayestt.nets.descend_batch`, which gives the same state bit for bit, in one thread; the dense net's step in
-float32, by SGD, is another training. A step of 1 image has the end of a batch for itself, a step of 64 shares it.
+Compiled, `hw.training.native`, and torch in integers, `bayestt.nets.descend_batch`, give the machine's state bit for bit. The end of a
+batch is numpy's in both, and told apart for the first: the larger part of a step of 1 image. Torch in float32, by SGD, is another
+training: of the same tensorized net, and of the dense one. A step of 1 image has the end of a batch for itself, a step of 64 shares it.
 """
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
+from tqdm import tqdm
 from turns import medians
 
-from bayestt.algebra.formats import tt_matrix
-from bayestt.ir.descend import Rule
+from bayestt.algebra.formats import Form, tt_matrix
+from bayestt.ir.descend import Rule, moved
 from bayestt.ir.start import start
-from bayestt.ir.training import training
+from bayestt.ir.training import Training, training
 from bayestt.nets.descend_batch import descend_batch
 from bayestt.nets.fc import fc
+from bayestt.nets.tensorize import tensorize
 from hw.training.assemble import arch_for, assemble
 from hw.training.cycles import cycles
+from hw.training.native import descend_natively, summed_gradients
 
+PUBLISHED = {"fc1": {"rows": (4, 4, 2, 16), "cols": (7, 4, 2, 16)}, "fc2": {"rows": (1, 16), "cols": (32, 16)}}
+OURS = {"fc1": {"rows": (4, 2, 64), "cols": (56, 7, 2)}, "fc2": {"rows": (1, 10), "cols": (32, 16)}}
 NETS = {
-    "896-512-16, rank 16": ([896, 512, 16], [tt_matrix((4, 4, 2, 16), (7, 4, 2, 16), 16), tt_matrix((1, 16), (32, 16), 16)]),
-    "784-512-10, rank 8": ([784, 512, 10], [tt_matrix((4, 2, 64), (56, 7, 2), 8), tt_matrix((1, 10), (32, 16), 8)]),
+    "896-512-16, rank 16": ([896, 512, 16], PUBLISHED, 16, {"fc1": "i1"}),
+    "784-512-10, rank 8": ([784, 512, 10], OURS, 8, {}),
 }
+"""Sizes, modes, rank, and the strips in which the machine takes less memory, if any."""
+BATCHES = (1, 64)
 RULE, ROUNDS = Rule(11, 2), 31
 
 
-def row(name: str, images: int, hz: float) -> str:
-    """A net at a batch, as a row of Markdown: cycles and milliseconds of an image, and how many times as long others take."""
-    sizes, forms = NETS[name]
-    made = training(dict(zip(("fc1", "fc2"), forms, strict=True)))
-    random = np.random.default_rng(0)
-    pixels, labels = random.integers(-128, 128, (images, sizes[0])), random.integers(0, sizes[-1], images)
-    state, net = start(made, pixels, labels, 0), fc(sizes)
+def machine_ms(made: Training, images: int, hz: float) -> float:
+    """Milliseconds of an image in a batch of so many."""
+    return 1e3 * cycles(assemble(made, arch_for(made)), images) / images / hz
+
+
+def float_step(net: nn.Module, pixels: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
+    """A step of SGD in float32."""
     optimizer = torch.optim.SGD(net.parameters(), 1e-3)
     given, targets = torch.from_numpy(pixels / 128).float(), torch.from_numpy(labels)
 
-    def dense_step() -> None:
+    def step() -> None:
         optimizer.zero_grad()
         cross_entropy(net(given), targets).backward()
         optimizer.step()
 
-    ways = {"integers": lambda: descend_batch(made, state, pixels, labels, RULE), "dense": dense_step}
-    torch_ms = {way: ms / images for way, ms in medians(ways, ROUNDS).items()}
-    taken = cycles(assemble(made, arch_for(made)), images) / images
-    ms = 1e3 * taken / hz
-    ratios = " | ".join(f"{torch_ms[way]:.2f} ms, {torch_ms[way] / ms:.1f}x" for way in ways)
-    return f"| {name} | {images} | {taken:,.0f} | {ms:.2f} ms | {ratios} |"
+    return step
+
+
+def rivals_ms(name: str, images: int) -> dict[str, float]:
+    """Milliseconds of an image on one core, by way."""
+    sizes, modes, rank, _ = NETS[name]
+    made = training({layer: tt_matrix(form["rows"], form["cols"], rank) for layer, form in modes.items()})
+    random = np.random.default_rng(0)
+    pixels, labels = random.integers(-128, 128, (images, sizes[0])), random.integers(0, sizes[-1], images)
+    state, dense = start(made, pixels, labels, 0), fc(sizes)
+    summed = summed_gradients(made, state, pixels, labels)
+    small = tensorize(dense, {layer: Form("tt_matrix", rank, **form) for layer, form in modes.items()})
+    ways = {
+        "compiled": lambda: descend_natively(made, state, pixels, labels, RULE),
+        "compiled: images": lambda: summed_gradients(made, state, pixels, labels),
+        "compiled: end of the batch, numpy": lambda: moved(made, state, *summed, RULE),
+        "torch, the same integers": lambda: descend_batch(made, state, pixels, labels, RULE),
+        "torch, tensorized, float32": float_step(small, pixels, labels),
+        "torch, dense, float32": float_step(dense, pixels, labels),
+    }
+    return {way: ms / images for way, ms in medians(ways, ROUNDS).items()}
+
+
+def rows(name: str, hz: float) -> list[str]:
+    """A net as rows of Markdown: milliseconds of an image, and how many times as long as the machine that is."""
+    _, modes, rank, strips = NETS[name]
+    forms = {layer: tt_matrix(form["rows"], form["cols"], rank) for layer, form in modes.items()}
+    made, lines = training(forms), []
+    at_64 = machine_ms(made, 64, hz)
+    for images in BATCHES:
+        machine = machine_ms(made, images, hz)
+        found = {"the machine": machine}
+        if strips:
+            found["the machine, in strips"] = machine_ms(training(forms, strips=strips), images, hz)
+        found |= rivals_ms(name, images)
+        lines += [f"| {name} | {images} | {way} | {ms:.3f} | {ms / machine:.2f} | {ms / at_64:.2f} |" for way, ms in found.items()]
+    return lines
 
 
 def main() -> None:
@@ -57,11 +98,11 @@ def main() -> None:
     parser.add_argument("--mhz", type=float, default=100, help="the machine's clock")
     hz = 1e6 * parser.parse_args().mhz
     torch.set_num_threads(1)
-    print("| net | batch | cycles an image | the machine | torch, the same integers | torch, dense, float32 |")
+    print(f"Milliseconds of a training image, random images; the machine of 16 lanes at {hz / 1e6:g} MHz, all else on one core", end="\n\n")
+    print("| net | batch | way | ms an image | / the machine | / the machine at batch 64 |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for name in NETS:
-        for images in (1, 64):
-            print(row(name, images, hz))
+    for name in tqdm(NETS, desc="nets", unit="net", leave=False):
+        print(*rows(name, hz), sep="\n")
 
 
 if __name__ == "__main__":
