@@ -2,12 +2,14 @@
 
 import os
 import shutil
+from math import prod
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from learnable import as_lists, planted_images, small_chain
+from test_training_operation import TRAININGS
 
 from bayestt.algebra.formats import cp, tt_matrix
 from bayestt.ir.descend import Rule, State, descend
@@ -48,6 +50,15 @@ def test_formats_whose_ranks_run_around_a_product_or_end_within_a_vector() -> No
     state = twin = start(made, images, labels, 0)
     for _ in range(10):
         state, twin = _both(made, state, twin, images, labels, Rule(6, 4))
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_step_of_every_training_of_these_tests_is_the_same(name: str) -> None:
+    made, random = TRAININGS[name], np.random.default_rng(0)
+    images = random.integers(-128, 128, (3, prod(made.shape(made.image))))
+    labels = random.integers(0, prod(made.shape(made.scored.axes)), 3)
+    state = start(made, images, labels, 0)
+    _both(made, state, state, images, labels, Rule(6, 4))
 
 
 def test_an_epoch_of_larger_batches_is_the_same() -> None:

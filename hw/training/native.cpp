@@ -1,10 +1,10 @@
-// What the step of every training is made of; hw/training/native.py writes the step of one behind it.
+// What the step of every training is made of; hw/training/native.py writes constants and tables before it, the step of one behind it.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 
 typedef int16_t element;
-constexpr int VECTOR = 16, REGISTERS = 16;
+constexpr int REGISTERS = 16; // for sums; of 32, the others hold operands
 typedef element elements __attribute__((vector_size(VECTOR * sizeof(element)), aligned(sizeof(element))));
 typedef int32_t sums __attribute__((vector_size(VECTOR * sizeof(int32_t))));
 

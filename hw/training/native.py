@@ -29,7 +29,7 @@ from bayestt.ir.training import BIAS_BITS, ERROR_FRAC, GRADIENT_BITS, Contractio
 PARTS = Path(__file__).with_suffix(".cpp")
 COMPILER = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared")
 VECTOR = 16
-"""Sums in a vector, as in native.cpp."""
+"""Sums in a vector: 512 bits; compilers make two or four of it where a processor has fewer."""
 NOTHING: Operand = ("one", ())
 """What a value that is contracted alone is multiplied by."""
 
@@ -66,9 +66,9 @@ def summed_gradients(training: Training, state: State, images: np.ndarray, label
     orders = {name: made[gradient].y for name, gradient in training.gradients.items()}
     totals = {name: np.zeros(training.shape(axes), np.int16) for name, axes in orders.items()}
     peaks = np.zeros(len(training.contractions), np.int32)
-    given = [np.ascontiguousarray(array, np.int16) for array in (images, *factors.values())]
-    begun = [np.ascontiguousarray(array, np.int32) for array in (labels, np.array(shifts), *begins)]
-    arrays = [*given[:1], *begun[:2], peaks, *given[1:], *begun[2:], *totals.values()]
+    pixels, *read = (np.ascontiguousarray(array, np.int16) for array in (images, *factors.values()))
+    classes, by, *begun = (np.ascontiguousarray(array, np.int32) for array in (labels, shifts, *begins))
+    arrays = [pixels, classes, by, peaks, *read, *begun, *totals.values()]
     library(training).step(len(images), (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays)))
     largest = {each.name: int(peak) for each, peak in zip(training.contractions, peaks, strict=True)}
     sums = {}
@@ -289,7 +289,7 @@ def _biased(training: Training) -> list[Contraction]:
 
 def _constants() -> Iterator[str]:
     """What software and this share."""
-    for name, value in {"INDEX_BITS": INDEX_BITS, "MANTISSA_BITS": MANTISSA_BITS, "ERROR_FRAC": ERROR_FRAC}.items():
+    for name, value in {"VECTOR": VECTOR, "INDEX_BITS": INDEX_BITS, "MANTISSA_BITS": MANTISSA_BITS, "ERROR_FRAC": ERROR_FRAC}.items():
         yield f"constexpr int {name} = {value};"
     for name, table in {"EXPONENTIAL": EXPONENTIAL, "RECIPROCAL": TABLE}.items():
         yield f"static const int {name}[] = {{{', '.join(map(str, table.tolist()))}}};"
