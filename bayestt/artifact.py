@@ -20,12 +20,12 @@ from bayestt.algebra.lfsr import PERIOD
 from bayestt.ir.descend import PATIENT, State
 from bayestt.ir.graph import Graph, Op, Window, verify
 from bayestt.ir.rank_scale import SCALE_BITS, Scales, alive_entries
-from bayestt.ir.training import Training
+from bayestt.ir.training import GRADIENT_BITS, Training
 
 MAGIC = b"bayestt\n"
 VERSION = 1
 HEADER, FOLDER = "header.json", "arrays/"
-STATE_KINDS = ("latents", "squares", "alive")
+STATE_KINDS = ("latents", "velocities", "squares", "alive")
 
 
 def save(graph: Graph, path: str | Path) -> None:
@@ -64,7 +64,7 @@ def load_state(path: str | Path, training: Training) -> tuple[State, dict[str, A
         split = [(*name.partition("/")[::2], array) for name, array in arrays.items()]
         kinds = {kind: {name: array for which, name, array in split if which == kind} for kind in STATE_KINDS}
         scales = {axis: Scales(squares, kinds["alive"][axis]) for axis, squares in kinds["squares"].items()}
-        state = State(kinds["latents"], header["shifts"], header["counts"], scales, header["register"], header["steps"])
+        state = State(kinds["latents"], kinds["velocities"], header["shifts"], header["counts"], scales, header["register"], header["steps"])
         _check(state, training)
         return state, header["record"]
     except (KeyError, TypeError, ValueError) as fault:
@@ -117,6 +117,7 @@ def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, 
 
 def _arrays(state: State) -> dict[str, np.ndarray]:
     arrays = {f"latents/{name}": latent for name, latent in state.latents.items()}
+    arrays |= {f"velocities/{name}": velocity for name, velocity in state.velocities.items()}
     for axis, scales in state.scales.items():
         arrays |= {f"squares/{axis}": scales.squares, f"alive/{axis}": scales.alive}
     return arrays
@@ -139,16 +140,19 @@ def _check(state: State, training: Training) -> None:
     for axis, scales in state.scales.items():
         if not scales.alive.any() or scales.squares[~scales.alive].any():
             raise ValueError(f"alive/{axis} says which indices are there, expected at least one, and squares of 0 for all others")
-    for name, latent in state.latents.items():
-        if latent[~alive_entries(training, state.scales, name)].any():
-            raise ValueError(f"latents/{name} has entries of ranks that are gone, expected 0")
+    for name in training.parameters:
+        for kind, entries in (("latents", state.latents), ("velocities", state.velocities)):
+            if entries[name][~alive_entries(training, state.scales, name)].any():
+                raise ValueError(f"{kind}/{name} has entries of ranks that are gone, expected 0")
 
 
 def _expected(training: Training) -> dict[str, tuple[tuple[int, ...], int, int]]:
     """Shape, least and largest entry of everything in a state."""
     made: dict[str, tuple[tuple[int, ...], int, int]] = {"register": ((), 1, PERIOD), "steps": ((), 0, np.iinfo(np.int64).max)}
     for name, parameter in training.parameters.items():
-        made[f"latents/{name}"] = training.shape(parameter.axes), parameter.latent.low, parameter.latent.high
+        shape, end = training.shape(parameter.axes), 1 << (GRADIENT_BITS - 1)
+        made[f"latents/{name}"] = shape, parameter.latent.low, parameter.latent.high
+        made[f"velocities/{name}"] = shape, -end, end - 1
         if parameter.rank:
             indices = training.shape((parameter.rank,))
             made[f"squares/{parameter.rank}"], made[f"alive/{parameter.rank}"] = (indices, 0, (1 << SCALE_BITS) - 1), (indices, False, True)

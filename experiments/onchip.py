@@ -94,7 +94,7 @@ def rule(cfg: DictConfig, chain: Training, state: State, epoch: int) -> Rule:
     """An epoch's rule: with the prior while the net is larger than it may be."""
     rate = cfg.rates[epoch]
     wanted = cfg.pull is not None and epoch >= cfg.prior_from and factor_bits(compact(chain, state)[0]) > cfg.bits
-    return Rule(rate, cfg.pull + cfg.rates[0] - rate if wanted else None)
+    return Rule(rate, cfg.pull + cfg.rates[0] - rate if wanted else None, cfg.momentum)
 
 
 def built(cfg: DictConfig) -> tuple[Training, list[int]]:

@@ -29,6 +29,7 @@ def as_lists(state: State) -> dict[str, object]:
     """All that a state is, as values that == compares."""
     return {
         "latents": {name: latents.tolist() for name, latents in state.latents.items()},
+        "velocities": {name: velocities.tolist() for name, velocities in state.velocities.items()},
         "shifts": dict(state.shifts),
         "counts": dict(state.counts),
         "squares": {axis: scales.squares.tolist() for axis, scales in state.scales.items()},

@@ -36,14 +36,15 @@ def test_steps_read_what_results_have_written(lanes: int) -> None:
                     number >>= GRADIENT_BITS - BITS[target]
                     memory[target][y] = number
                     if target is Bank.LATENT:
-                        memory[Bank.GRADIENT][y] = 0
+                        memory[Bank.GRADIENT][y] = velocity = int(random.integers(-(1 << 15), 1 << 15))
+                        context.set(banks.velocity, velocity)
                 if target is not None:
                     context.set(banks.result.payload, {"number": number, "target": target, "y": y})
                     context.set(banks.result.valid, 1)
                 await context.tick()
                 context.set(banks.begin.valid, 0)
                 context.set(banks.result.valid, 0)
-                await context.tick().repeat(5)
+                await context.tick().repeat(6)
             x_from, w_from = random.permutation([Bank.ACTIVATION, Bank.ERROR, Bank.LATENT])[:2]
             kind = Kind(random.choice([Kind.MULTIPLY, Kind.MOVE, Kind.MASK]))
             if kind is Kind.MASK:
@@ -54,6 +55,7 @@ def test_steps_read_what_results_have_written(lanes: int) -> None:
             context.set(banks.i.valid, 1)
             await context.tick()
             context.set(banks.i.valid, 0)
+            context.set(banks.i.payload.mode.kind, Kind.MULTIPLY)
             await context.tick().repeat(Banks.latency - 1)
             found = context.get(banks.o.payload)
             assert context.get(banks.o.valid) and (found.last, found.first, found.w_at, found.init_at, found.y) == (1, 0, w, init, y)
@@ -89,7 +91,7 @@ def test_a_result_a_cycle_is_taken_and_a_step_a_cycle_answered() -> None:
             context.set(banks.result.valid, 1)
             await context.tick()
         context.set(banks.result.valid, 0)
-        await context.tick().repeat(5)
+        await context.tick().repeat(6)
         found.clear()
         context.set(banks.i.valid, 1)
         for x in range(32 + Banks.latency):

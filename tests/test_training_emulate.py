@@ -25,7 +25,7 @@ THINNING = Rule(4, 8)
 
 @all_lanes
 @pytest.mark.parametrize("strips", [False, True])
-@pytest.mark.parametrize("rule", [Rule(6, 4), Rule(6, None)], ids=str)
+@pytest.mark.parametrize("rule", [Rule(6, 4, 3), Rule(6, None)], ids=str)
 def test_steps_are_those_of_the_definition(lanes: int, strips: bool, rule: Rule) -> None:
     made, images, labels = small_chain(strips)
     state = start(made, images, labels, 0)
@@ -41,7 +41,7 @@ def test_extreme_images_of_any_sign_are_taken_at_any_age(lanes: int) -> None:
     state = replace(start(made, images, labels[:4], 0), steps=8)
     latents = {name: random.choice([-128, 127], each.shape) for name, each in state.latents.items()}
     for each in (state, replace(state, latents=latents, shifts=dict.fromkeys(state.shifts, 0) | {"fc1": state.shifts["fc1"]})):
-        _hold_to_the_definition(made, each, [(images, labels[:4])] * 2, Rule(1, 15), lanes)
+        _hold_to_the_definition(made, each, [(images, labels[:4])] * 2, Rule(1, 15, 1), lanes)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_nets_of_any_modes_and_ranks_train_as_the_definition_says(data: st.DataO
     made, random = training(forms), np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     images = random.integers(-128, 128, (2, np.prod(made.shape(made.image))))
     labels = random.integers(0, np.prod(cols), 2)
-    rule = Rule(data.draw(st.integers(1, 15)), data.draw(st.none() | st.integers(-15, 15)))
+    rule = Rule(data.draw(st.integers(1, 15)), data.draw(st.none() | st.integers(-15, 15)), data.draw(st.integers(0, 7)))
     state = start(made, images, labels, data.draw(st.integers(0, 99)))
     _hold_to_the_definition(made, state, [(images, labels)] * 2, rule, data.draw(st.sampled_from([1, 2, 4, 8, 16])))
 
@@ -110,20 +110,20 @@ def test_nets_whose_axes_are_cut_train_as_the_definition_says(name: str) -> None
     made, random = TRAININGS[name], np.random.default_rng(0)
     pixels, scores = (int(np.prod(made.shape(axes))) for axes in (made.image, made.scored.axes))
     images, labels = random.integers(-128, 128, (2, pixels)), random.integers(0, scores, 2)
-    _hold_to_the_definition(made, start(made, images, labels, 0), [(images, labels)] * 2, Rule(4, 5), 4)
+    _hold_to_the_definition(made, start(made, images, labels, 0), [(images, labels)] * 2, Rule(4, 5, 7), 4)
 
 
 @pytest.mark.slow
 def test_the_papers_net_trains_as_the_definition_says() -> None:
     made, random = TRAININGS["paper's strips"], np.random.default_rng(0)
     images, labels = random.integers(0, 128, (4, 896)), random.integers(0, 10, 4)
-    _hold_to_the_definition(made, start(made, images, labels, 0), [(images, labels)] * 3, Rule(3, 6), 16)
+    _hold_to_the_definition(made, start(made, images, labels, 0), [(images, labels)] * 3, Rule(3, 6, 3), 16)
 
 
 def test_a_larger_machine_computes_the_same() -> None:
     made, images, labels = small_chain()
     state = start(made, images, labels, 0)
-    one, two = (emulate(assemble(made, arch), state, images[:2], labels[:2], Rule(6, 4)) for arch in (arch_for(made, 8), TrainingArch(8)))
+    one, two = (emulate(assemble(made, arch), state, images[:2], labels[:2], Rule(6, 4, 2)) for arch in (arch_for(made, 8), TrainingArch(8)))
     assert as_lists(one) == as_lists(two)
 
 
@@ -131,7 +131,7 @@ def test_a_step_leaves_the_state_before_it_as_it_was() -> None:
     made, images, labels = small_chain()
     state = start(made, images, labels, 0)
     before = as_lists(state)
-    emulate(smallest(made, 4), state, images, labels, Rule(1, 15))
+    emulate(smallest(made, 4), state, images, labels, Rule(1, 15, 1))
     assert as_lists(state) == before
 
 

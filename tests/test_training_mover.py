@@ -30,7 +30,7 @@ Walk = tuple[dict, dict[str, np.ndarray]]
 
 
 @pytest.mark.parametrize(("rule", "spread", "goes"), [
-    (Rule(4, 9), 3000, False), (Rule(1, 15), 32768, False), (Rule(6, None), 600, True), (Rule(15, -3), 32768, True),
+    (Rule(4, 9, 3), 3000, False), (Rule(1, 15, 7), 32768, False), (Rule(6, None), 600, True), (Rule(15, -3, 1), 32768, True),
 ], ids=str)  # fmt: skip
 def test_ends_of_batches_are_those_of_the_definition(rule: Rule, spread: int, goes: bool) -> None:
     """Its own instructions behind random sums of gradients; latents begin small, one rank at the threshold, one below, one gone."""
@@ -72,7 +72,7 @@ def test_moves_of_every_size(rate: int, brake: int) -> None:
         entries(Kind.CLEAN, random.integers(0, ARCH.ranks, 60)),
     ]
     totals = [-32768, -32767, -1, 0, 1, 32767, *random.integers(-999, 999, 6)]
-    _hold_to_the_machine(machine, Rule(rate, int(random.integers(-15, 16))), walks, random, lambda count: random.choice(totals, count))
+    _hold_to_the_machine(machine, Rule(rate, int(random.integers(-15, 16)), rate // 2), walks, random, lambda count: random.choice(totals, count))
 
 
 def test_a_draw_is_taken_by_a_latent_that_is_there_and_moves() -> None:
@@ -116,7 +116,7 @@ def _hold_to_the_machine(
             if is_step:
                 steps.append(cycle)
             if is_latent:
-                latents.append((cycle - Mover.latency, latent.y, latent.number))
+                latents.append((cycle - Mover.latency, latent.y, latent.latent, latent.velocity))
             if is_peak:
                 peaks.append((cycle - 1, peak.number, peak.magnitude))
             cycle += 1
@@ -126,6 +126,7 @@ def _hold_to_the_machine(
         await write_scales(context, ranks, machine, range(machine.arch.ranks))
         await _write_register(context, mover, machine.memories.register)
         context.set(mover.rate, rule.rate)
+        context.set(mover.momentum, rule.momentum)
         context.set(ranks.pull, rule.pull or 0)
         context.set(ranks.pulls, rule.pull is not None)
         for fields, at in walks:
@@ -156,7 +157,8 @@ def _expected(machine: _Machine, fields: dict, at: dict[str, np.ndarray], steps:
     kind = Kind(fields["kind"])
     if kind not in (Kind.MOVE, Kind.CLEAN):
         return [], []
-    made = [*zip(steps, at["y"].tolist(), machine.banks[Bank.LATENT][at["y"]].tolist(), strict=True)]
+    left = (machine.banks[bank][at["y"]].tolist() for bank in (Bank.LATENT, Bank.GRADIENT))
+    made = [*zip(steps, at["y"].tolist(), *left, strict=True)]
     if kind is Kind.CLEAN:
         return [each for each, there in zip(made, machine.there(at), strict=True) if not there], []
     return made, [(cycle, fields["number"], abs(each)) for cycle, each in zip(steps, total, strict=True)]

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -27,7 +28,7 @@ def test_three_hundred_steps_are_the_same_while_ranks_go(strips: bool) -> None:
     random = np.random.default_rng(0)
     for step in range(300):
         images, labels = random.integers(-128, 128, (4, 16)), random.integers(0, 4, 4)
-        state, twin = _both(made, state, twin, images, labels, Rule(10 + step // 60, 4 if step > 100 else None))
+        state, twin = _both(made, state, twin, images, labels, Rule(10 + step // 60, 6 if step > 100 else None, step // 20 % 8))
     assert not all(scales.alive.all() for scales in state.scales.values())
 
 
@@ -49,7 +50,7 @@ def test_formats_whose_ranks_run_around_a_product_or_end_within_a_vector() -> No
     images, labels = random.integers(-128, 128, (6, 20)), random.integers(0, 5, 6)
     state = twin = start(made, images, labels, 0)
     for _ in range(10):
-        state, twin = _both(made, state, twin, images, labels, Rule(6, 4))
+        state, twin = _both(made, state, twin, images, labels, Rule(6, 4, 2))
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -58,14 +59,14 @@ def test_a_step_of_every_training_of_these_tests_is_the_same(name: str) -> None:
     images = random.integers(-128, 128, (3, prod(made.shape(made.image))))
     labels = random.integers(0, prod(made.shape(made.scored.axes)), 3)
     state = start(made, images, labels, 0)
-    _both(made, state, state, images, labels, Rule(6, 4))
+    _both(made, state, state, images, labels, Rule(6, 4, 2))
 
 
 def test_an_epoch_of_larger_batches_is_the_same() -> None:
     made, images, labels = planted_images(320)
     state = twin = start(made, images[:32], labels[:32], 0)
     for k in range(0, 320, 32):
-        state, twin = _both(made, state, twin, images[k : k + 32], labels[k : k + 32], Rule(9, 2))
+        state, twin = _both(made, state, twin, images[k : k + 32], labels[k : k + 32], Rule(9, 2, 3))
 
 
 @settings(max_examples=20, deadline=None)
@@ -76,8 +77,8 @@ def test_shifts_of_any_size_round_the_same(seed: int, most: int) -> None:
     state = start(made, images, labels, 0)
     random = np.random.default_rng(seed)
     shifts = {name: int(random.integers(0, most, endpoint=True)) for name in state.shifts}
-    state = State(state.latents, shifts, state.counts, state.scales, state.register)
-    _both(made, state, state, images, labels, Rule(6, 4))
+    state = replace(state, shifts=shifts)
+    _both(made, state, state, images, labels, Rule(6, 4, 2))
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

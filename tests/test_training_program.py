@@ -31,6 +31,7 @@ def wild_state(made: Training, first: State, seed: int) -> State:
         scales[axis] = Scales(np.where(alive, random.integers(0, 1 << 22, len(alive)), 0), alive)
     return State(
         {name: random.integers(-128, 128, latents.shape) for name, latents in first.latents.items()},
+        {name: random.integers(-1 << 15, 1 << 15, latents.shape) for name, latents in first.latents.items()},
         {name: int(random.integers(0, 32)) if name in backward else shift for name, shift in first.shifts.items()},
         {name: int(random.integers(-PATIENT - 1, PATIENT + 2)) for name in first.counts},
         scales,
@@ -53,7 +54,7 @@ def test_a_state_shares_nothing_with_the_memories_that_it_was_read_from() -> Non
     program = smallest(MADE, 4)
     memories = memories_of(program, FIRST)
     state = state_of(program, memories)
-    for array in (memories.latents, memories.squares, memories.alive):
+    for array in (memories.latents, memories.velocities, memories.squares, memories.alive):
         array[:] = 0
     assert as_lists(state) == as_lists(FIRST)
 

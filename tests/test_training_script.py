@@ -1,6 +1,7 @@
 """What a host does: a script loads what a state is and asks for the same, and answers mean what they say."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from test_training_layout import smallest
 from test_training_program import wild_state
 
 from bayestt.algebra.formats import tt_matrix
-from bayestt.ir.descend import IMPATIENT_STEPS, Rule, State
+from bayestt.ir.descend import IMPATIENT_STEPS, Rule
 from bayestt.ir.start import start
 from bayestt.ir.training import training
 from hw.training.arch import Part
@@ -92,12 +93,12 @@ def test_pixels_are_those_at_all_addresses_from_the_first_to_the_last(lanes: int
 def test_an_old_training_is_patient_and_a_prior_pulls_where_there_is_one() -> None:
     program = smallest(MADE, 4)
     rules = {}
-    for rule in (Rule(6), Rule(15, -15)):
-        state = State(FIRST.latents, FIRST.shifts, FIRST.counts, FIRST.scales, FIRST.register, IMPATIENT_STEPS - 1)
+    for rule in (Rule(6), Rule(15, -15, 7)):
+        state = replace(FIRST, steps=IMPATIENT_STEPS - 1)
         orders = _orders(script(program, state, BATCHES, rule), Order.WRITE)
         words = [program.arch.rule.from_bits(word) for _, part, _, word in orders if part == Part.RULE.value]
-        rules[rule] = [(word.rate, word.pull, word.pulls, word.patient) for word in words]
-    assert rules == {Rule(6): [(6, 0, 0, 0), (6, 0, 0, 1)], Rule(15, -15): [(15, -15, 1, 0), (15, -15, 1, 1)]}
+        rules[rule] = [(word.rate, word.momentum, word.pull, word.pulls, word.patient) for word in words]
+    assert rules == {Rule(6): [(6, 0, 0, 0, 0), (6, 0, 0, 0, 1)], Rule(15, -15, 7): [(15, 7, -15, 1, 0), (15, 7, -15, 1, 1)]}
 
 
 def test_images_that_do_not_fit_are_refused_before_anything_is_written() -> None:

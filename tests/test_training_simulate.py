@@ -21,7 +21,7 @@ from hw.training.simulate import simulate, training_verilog
 @pytest.mark.parametrize(("lanes", "strips"), [(1, False), (4, True), (16, True)])
 def test_steps_are_those_of_the_definition(lanes: int, strips: bool) -> None:
     made, images, labels = small_chain(strips)
-    _hold_to_the_definition(made, start(made, images, labels, 0), [(images[:3], labels[:3]), (images[3:5], labels[3:5])], Rule(6, 4), lanes)
+    _hold_to_the_definition(made, start(made, images, labels, 0), [(images[:3], labels[:3]), (images[3:5], labels[3:5])], Rule(6, 4, 3), lanes)
 
 
 def test_extreme_images_and_a_training_without_a_prior() -> None:
@@ -36,7 +36,7 @@ def test_hundreds_of_steps_of_the_compiled_gateware_are_those_of_the_definition(
     random = np.random.default_rng(0)
     chosen = [random.choice(8, 4, replace=False) for _ in range(300)]
     state = start(made, images, labels, 0)
-    left = _hold_to_the_definition(made, state, [(images[at], labels[at]) for at in chosen], Rule(4, 6), 4, "verilator")
+    left = _hold_to_the_definition(made, state, [(images[at], labels[at]) for at in chosen], Rule(4, 8, 2), 4, "verilator")
     assert any(not scales.alive.all() for scales in left.scales.values()), "no rank went: the test would not see how"
 
 
@@ -46,7 +46,7 @@ def test_a_net_of_the_paper_s_size_trains_on_the_compiled_gateware() -> None:
     made, random = training(forms, strips={"fc0": "i1"}), np.random.default_rng(0)
     images, labels = random.integers(0, 128, (6, 896)), random.integers(0, 10, 6)
     _hold_to_the_definition(
-        made, start(made, images, labels, 0), [(images[:3], labels[:3]), (images[3:], labels[3:])], Rule(3, 6), 16, "verilator"
+        made, start(made, images, labels, 0), [(images[:3], labels[:3]), (images[3:], labels[3:])], Rule(3, 6, 3), 16, "verilator"
     )
 
 

@@ -2,8 +2,9 @@
 
 A step runs the images one by one. Contractions of 8-bit activations, 4-bit factors and 16-bit errors are rounded by shifts that a
 controller moves; every parameter's 16-bit gradients are added up. Then 8-bit latents, of which factors are the rounded upper halves, move
-by the sum and by the pull of the prior, rounded stochastically. There is no optimiser's state: what normalises a gradient is its shift, by
-which the controller keeps it near its full range.
+by the sum and by the pull of the prior, rounded stochastically. What normalises a gradient is its shift, by which the controller keeps it
+near its full range. With momentum (Polyak 1964) the sum is not begun anew: most of what it was is its velocity, to which the next step's
+gradients are added, so that it takes no memory but theirs; a shift that moves does not move what was added before.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ EXPONENTIAL = np.round(2.0**ERROR_FRAC * np.exp(-np.arange(128) / 2.0**SCORE_FRA
 """exp(-d / 8) for scores d steps below the largest; from step 128 on it is 0."""
 IMPATIENT_STEPS, IMPATIENT, PATIENT = 10, 1, 5
 """In so many first steps a shift is moved once more than one step in a row has asked for it, later once more than five have."""
+MOST_MOMENTUM = 7
+"""The largest `momentum`: a velocity keeps 127/128 of itself."""
 IMAGE = Fixed(ACTIVATION_BITS, IMAGE_FRAC)
 """The format of pixels."""
 Values = dict[str, np.ndarray]
@@ -31,12 +34,14 @@ Values = dict[str, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """All that a step changes: latents by parameter, shifts and their counts by contraction, scales by rank axis, register, steps done.
+    """All that a step changes: latents and velocities by parameter, shifts and their counts by contraction, scales by rank axis, register,
+    steps done.
 
     A count says how many steps in a row asked for a larger shift, or, below 0, for a smaller one.
     """
 
     latents: Mapping[str, np.ndarray]
+    velocities: Mapping[str, np.ndarray]
     shifts: Mapping[str, int]
     counts: Mapping[str, int]
     scales: Mapping[str, Scales]
@@ -44,7 +49,7 @@ class State:
     steps: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("latents", "shifts", "counts", "scales"):
+        for name in ("latents", "velocities", "shifts", "counts", "scales"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
 
@@ -53,17 +58,20 @@ class Rule:
     """What a host may change between steps: a latent moves by its gradient / 2**`rate`, 1 to 15, so that 32 bits hold every move.
 
     A latent w is pulled by w / s^2 * 2**`pull`, where s^2 is its rank's scale, the mean of the squares of the latents there; without a
-    `pull` (-15 to 15) there is no prior.
+    `pull` (-15 to 15) there is no prior. Of a sum of gradients 1 - 2**-`momentum`, 0 to 7, is kept for the next step.
     """
 
     rate: int
     pull: int | None = None
+    momentum: int = 0
 
     def __post_init__(self) -> None:
         if self.rate not in range(1, DRAW_BITS):
             raise ValueError(f"a rate of {self.rate}: give a shift of 1 to {DRAW_BITS - 1}")
         if self.pull is not None and self.pull not in range(1 - DRAW_BITS, DRAW_BITS):
             raise ValueError(f"a pull of {self.pull}: give a shift of {1 - DRAW_BITS} to {DRAW_BITS - 1}, or None for no prior")
+        if self.momentum not in range(MOST_MOMENTUM + 1):
+            raise ValueError(f"a momentum of {self.momentum}: give a shift of 0, for none, to {MOST_MOMENTUM}")
 
 
 def descend(training: Training, state: State, images: np.ndarray, labels: np.ndarray, rule: Rule) -> State:
@@ -72,7 +80,7 @@ def descend(training: Training, state: State, images: np.ndarray, labels: np.nda
     factors = factors_of(training, state)
     fracs = fractions(training, state.shifts)
     largest = dict.fromkeys(state.shifts, 0)
-    totals = {name: np.zeros(training.shape(parameter.axes), np.int64) for name, parameter in training.parameters.items()}
+    totals = dict(state.velocities)
     for image, label in zip(images, labels, strict=True):
         values = values_of(training, fracs, factors, image, label)
         for name in largest:
@@ -170,7 +178,7 @@ def moved(training: Training, state: State, totals: Values, largest: Mapping[str
 
     Entries of ranks that are gone are zero, and draw no number, so that a smaller training without them takes the very same step.
     """
-    latents, register = {}, state.register
+    latents, velocities, register = {}, {}, state.register
     for name, parameter in training.parameters.items():
         there = alive_entries(training, state.scales, name)
         move = totals[name] << (DRAW_BITS - rule.rate - parameter.brake)
@@ -181,10 +189,13 @@ def moved(training: Training, state: State, totals: Values, largest: Mapping[str
         register = int(drawn[there][-1])
         left = state.latents[name] - round_stochastically(move, DRAW_BITS, drawn)
         latents[name] = np.where(there, saturate(left, parameter.latent.bits), 0)
+        velocities[name] = totals[name] - requantize(totals[name], rule.momentum, GRADIENT_BITS)
     scales = moved_scales(training, state.scales, latents)
-    latents = {name: np.where(alive_entries(training, scales, name), latent, 0) for name, latent in latents.items()}
+    for name in training.parameters:
+        there = alive_entries(training, scales, name)
+        latents[name], velocities[name] = np.where(there, latents[name], 0), np.where(there, velocities[name], 0)
     shifts, counts = _controlled(training, state, largest)
-    return State(latents, shifts, counts, scales, register, state.steps + 1)
+    return State(latents, velocities, shifts, counts, scales, register, state.steps + 1)
 
 
 def _controlled(training: Training, state: State, largest: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:

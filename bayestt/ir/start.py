@@ -27,8 +27,9 @@ def start(training: Training, images: np.ndarray, labels: np.ndarray, seed: int)
     ranks = dict.fromkeys(parameter.rank for parameter in training.parameters.values() if parameter.rank)
     scales = {axis: Scales(np.zeros(training.size[axis], np.int64), np.ones(training.size[axis], bool)) for axis in ranks}
     scales = {axis: Scales(best_squares(training, scales, latents, axis), there.alive) for axis, there in scales.items()}
-    shifts = _fitting(training, State(latents, {}, {}, scales, REGISTER), images, labels)
-    return State(latents, shifts, dict.fromkeys(shifts, 0), scales, REGISTER)
+    velocities = {name: np.zeros_like(latent) for name, latent in latents.items()}
+    shifts = _fitting(training, State(latents, velocities, {}, {}, scales, REGISTER), images, labels)
+    return State(latents, velocities, shifts, dict.fromkeys(shifts, 0), scales, REGISTER)
 
 
 def _fitting(training: Training, state: State, images: np.ndarray, labels: np.ndarray) -> dict[str, int]:

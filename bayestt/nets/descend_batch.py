@@ -32,7 +32,7 @@ def descend_batch(training: Training, state: State, images: np.ndarray, labels: 
     largest = {name: int(values[name].abs().max()) for name in state.shifts}
     totals = {}
     for name, gradient in training.gradients.items():
-        totals[name] = _added(values[gradient].reshape(-1, *state.latents[name].shape)).numpy().astype(np.int64)
+        totals[name] = _added(state.velocities[name], values[gradient]).numpy().astype(np.int64)
         largest[gradient] = int(np.abs(totals[name]).max())
     return moved(training, state, totals, largest, rule)
 
@@ -83,12 +83,13 @@ def _rounded(values: Tensor, shift: int, bits: int) -> Tensor:
     return ((values + half) * 2.0**-shift).floor_().clamp_(-top, top - 1)
 
 
-def _added(gradients: Tensor) -> Tensor:
-    """The sum over images and strips, one after the other, each sum saturated."""
+def _added(velocity: np.ndarray, gradients: Tensor) -> Tensor:
+    """A velocity and the gradients of images and strips, one after the other, each sum saturated."""
+    total = torch.from_numpy(velocity.astype(np.float32))
+    gradients = gradients.reshape(-1, *total.shape)
     top = 2.0 ** (GRADIENT_BITS - 1)
-    if gradients.abs().sum(0).max() < top:
-        return gradients.sum(0)
-    total = torch.zeros_like(gradients[0])
+    if (total.abs() + gradients.abs().sum(0)).max() < top:
+        return total + gradients.sum(0)
     for gradient in gradients:
         total = (total + gradient).clamp_(-top, top - 1)
     return total

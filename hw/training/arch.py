@@ -6,12 +6,13 @@ from amaranth import signed
 from amaranth.lib import data, enum
 from amaranth.utils import bits_for
 
+from bayestt.ir.descend import MOST_MOMENTUM
 from bayestt.ir.rank_scale import SCALE_BITS
-from bayestt.ir.training import ACCUMULATOR_BITS, GRADIENT_BITS
+from bayestt.ir.training import ACCUMULATOR_BITS, GRADIENT_BITS, LATENT_BITS
 from hw.arch import STREAMS
 
-RATE_BITS, PULL_BITS, EASE_BITS = 4, 6, 4
-"""Widths of a rule's rate and, signed, of its pull, and of how much less the pull is for a rank that several cores share."""
+RATE_BITS, MOMENTUM_BITS, PULL_BITS, EASE_BITS = 4, bits_for(MOST_MOMENTUM), 6, 4
+"""Widths of a rule's rate, of its momentum and, signed, of its pull, and of how much less the pull is for a rank that several cores share."""
 SHIFT_BITS, SIGNED_SHIFT_BITS, COUNT_BITS = 5, 8, 4
 """Widths of a contraction's shift, of a bias's, which may be negative, and of the count of steps that asked for another shift."""
 CLASSES = 256
@@ -40,7 +41,7 @@ class Kind(enum.Enum, shape=4):
 
 
 class Bank(enum.Enum, shape=2):
-    """A memory of words of `lanes` elements; gradients are read and written one by one."""
+    """A memory of words of `lanes` elements; of gradients one is read and written at a time."""
 
     ACTIVATION = 0
     ERROR = 1
@@ -176,8 +177,13 @@ class TrainingArch:
 
     @property
     def rule(self) -> data.StructLayout:
-        """What a `bayestt.ir.descend.Rule` says: the pull where it `pulls`; and whether shifts are `patient` by now."""
-        return data.StructLayout({"rate": RATE_BITS, "pull": signed(PULL_BITS), "pulls": 1, "patient": 1})
+        """What a `bayestt.ir.descend.Rule` says: rate, momentum, the pull where it `pulls`; and whether shifts are `patient` by now."""
+        return data.StructLayout({"rate": RATE_BITS, "momentum": MOMENTUM_BITS, "pull": signed(PULL_BITS), "pulls": 1, "patient": 1})
+
+    @property
+    def entry(self) -> data.StructLayout:
+        """What is kept of an entry of a parameter between steps."""
+        return data.StructLayout({"latent": signed(LATENT_BITS), "velocity": signed(GRADIENT_BITS)})
 
     @property
     def control(self) -> data.StructLayout:

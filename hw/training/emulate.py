@@ -46,8 +46,9 @@ class _Machine:
 
     def __init__(self, arch: TrainingArch, memories: Memories, rule: Rule) -> None:
         self.arch, self.memories, self.rule = arch, memories, rule
-        sizes = {Bank.ACTIVATION: arch.activation_depth, Bank.ERROR: arch.error_depth, Bank.GRADIENT: arch.latent_depth}
-        self.banks = {bank: np.zeros(depth * arch.lanes, np.int64) for bank, depth in sizes.items()} | {Bank.LATENT: memories.latents}
+        sizes = {Bank.ACTIVATION: arch.activation_depth, Bank.ERROR: arch.error_depth}
+        self.banks = {bank: np.zeros(depth * arch.lanes, np.int64) for bank, depth in sizes.items()}
+        self.banks |= {Bank.LATENT: memories.latents, Bank.GRADIENT: memories.velocities}
         self.banks[Bank.ACTIVATION][0] = 1
         self.inits = np.zeros(arch.init_depth * arch.lanes, np.int64)
         self.strengths, self.energy, self.entries = np.zeros((3, arch.ranks), np.int64)
@@ -122,7 +123,7 @@ class _Machine:
         self.strengths[at["w"]] = [rescale(m, int(shift), STRENGTH_BITS) for m, shift in zip(mantissa, shifts, strict=True)]
 
     def move(self, instruction: data.Const, at: Addresses) -> None:
-        """Latents by the sums of their gradients and their rank's pull; a draw for each that is there."""
+        """Latents by the sums of their gradients and their rank's pull; a draw for each that is there. Of the sums velocities are left."""
         there = self.there(at)
         latents, totals = self.banks[Bank.LATENT][at["x"]], self.banks[Bank.GRADIENT][at["x"]]
         self.track(instruction.number, totals)
@@ -134,7 +135,7 @@ class _Machine:
         moved = np.where(there, saturate(latents - (moves + drawn >> DRAW_BITS), LATENT_BITS), 0)
         self.memories = replace(self.memories, register=int(drawn[there][-1]))
         self.banks[Bank.LATENT][at["y"]] = moved
-        self.banks[Bank.GRADIENT][at["y"]] = 0
+        self.banks[Bank.GRADIENT][at["y"]] = np.where(there, totals - requantize(totals, self.rule.momentum, GRADIENT_BITS), 0)
         np.add.at(self.energy, at["w"], np.square(moved))
         np.add.at(self.entries, at["w"], there)
 
@@ -160,9 +161,9 @@ class _Machine:
         squares[index] = np.where(alive[index], squares[index], 0)
 
     def clean(self, instruction: data.Const, at: Addresses) -> None:
-        """Latents of ranks that are gone are zero."""
-        latents = self.banks[Bank.LATENT]
-        latents[at["y"]] = np.where(self.there(at), latents[at["y"]], 0)
+        """Latents and velocities of ranks that are gone are zero."""
+        gone = at["y"][~self.there(at)]
+        self.banks[Bank.LATENT][gone] = self.banks[Bank.GRADIENT][gone] = 0
 
     def control(self, instruction: data.Const, at: Addresses) -> None:
         """The shift of a contraction whose results leave their range too little or too much; what stands behind it follows."""

@@ -64,7 +64,9 @@ def summed_gradients(training: Training, state: State, images: np.ndarray, label
     shifts = [_within(accumulator_frac(each, fracs) - fracs[each.name]) for each in training.contractions]
     begins = [rescale(factors[each.bias], fracs[each.bias] - accumulator_frac(each, fracs), BIAS_BITS) for each in _biased(training)]
     orders = {name: made[gradient].y for name, gradient in training.gradients.items()}
-    totals = {name: np.zeros(training.shape(axes), np.int16) for name, axes in orders.items()}
+    axes = {name: training.parameters[name].axes for name in orders}
+    totals = {name: state.velocities[name].transpose([axes[name].index(axis) for axis in order]) for name, order in orders.items()}
+    totals = {name: np.array(total, np.int16, order="C") for name, total in totals.items()}
     peaks = np.zeros(len(training.contractions), np.int32)
     pixels, *read = (np.ascontiguousarray(array, np.int16) for array in (images, *factors.values()))
     classes, by, *begun = (np.ascontiguousarray(array, np.int32) for array in (labels, shifts, *begins))
@@ -73,8 +75,7 @@ def summed_gradients(training: Training, state: State, images: np.ndarray, label
     largest = {each.name: int(peak) for each, peak in zip(training.contractions, peaks, strict=True)}
     sums = {}
     for name, order in orders.items():
-        axes = training.parameters[name].axes
-        sums[name] = totals[name].transpose([order.index(axis) for axis in axes]).astype(np.int64)
+        sums[name] = totals[name].transpose([order.index(axis) for axis in axes[name]]).astype(np.int64)
         largest[training.gradients[name]] = int(np.abs(sums[name]).max())
     return sums, largest
 

@@ -49,12 +49,13 @@ class TrainingProgram:
 
 @dataclass(frozen=True, eq=False)
 class Memories:
-    """What the machine holds between steps, int64: latents by element address; shifts, shifts of biases and counts by contraction.
+    """What the machine holds between steps, int64: latents and velocities by element address; shifts, shifts of biases and counts by contraction.
 
     Squares of scales and whether they are there, by index; the shift register; the steps done.
     """
 
     latents: np.ndarray
+    velocities: np.ndarray
     shifts: np.ndarray
     bias_shifts: np.ndarray
     counts: np.ndarray
@@ -67,9 +68,10 @@ class Memories:
 def memories_of(program: TrainingProgram, state: State) -> Memories:
     """A state as the machine holds it; one whose scores would be shifted to the left is refused."""
     arch, training, made = program.arch, program.training, program.layout
-    latents = np.zeros(arch.latent_depth * arch.lanes, np.int64)
+    latents, velocities = np.zeros((2, arch.latent_depth * arch.lanes), np.int64)
     for name, parameter in training.parameters.items():
-        latents[made.addresses(name, parameter.axes)] = state.latents[name]
+        addresses = made.addresses(name, parameter.axes)
+        latents[addresses], velocities[addresses] = state.latents[name], state.velocities[name]
     fracs = fractions(training, state.shifts)
     shifts, bias_shifts, counts = np.zeros((3, arch.contractions), np.int64)
     for number, each in enumerate(training.contractions):
@@ -83,17 +85,18 @@ def memories_of(program: TrainingProgram, state: State) -> Memories:
     for axis, first in made.indices.items():
         there = slice(first, first + training.size[axis])
         squares[there], alive[there] = state.scales[axis].squares, state.scales[axis].alive
-    return Memories(latents, shifts, bias_shifts, counts, squares, alive, state.register, state.steps)
+    return Memories(latents, velocities, shifts, bias_shifts, counts, squares, alive, state.register, state.steps)
 
 
 def state_of(program: TrainingProgram, memories: Memories) -> State:
     """The state that the machine holds."""
     training, made = program.training, program.layout
-    latents = {name: memories.latents[made.addresses(name, parameter.axes)] for name, parameter in training.parameters.items()}
+    addresses = {name: made.addresses(name, parameter.axes) for name, parameter in training.parameters.items()}
+    latents, velocities = ({name: held[at] for name, at in addresses.items()} for held in (memories.latents, memories.velocities))
     adapted: Mapping[str, int] = {each.name: number for number, each in enumerate(training.contractions) if each.frac is None}
     shifts, counts = ({name: int(words[number]) for name, number in adapted.items()} for words in (memories.shifts, memories.counts))
     scales = {}
     for axis, first in made.indices.items():
         there = slice(first, first + training.size[axis])
         scales[axis] = Scales(memories.squares[there].copy(), memories.alive[there].copy())
-    return State(latents, shifts, counts, scales, memories.register, memories.steps)
+    return State(latents, velocities, shifts, counts, scales, memories.register, memories.steps)

@@ -1,7 +1,7 @@
 """What a host does with the machine that trains, as words that simulators of it follow, and what comes of it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from bayestt.algebra.fixed import wrap
 from bayestt.ir.descend import IMPATIENT_STEPS, Rule, State, check
-from bayestt.ir.training import GRADIENT_BITS, LATENT_BITS
+from bayestt.ir.training import GRADIENT_BITS
 from hw.training.arch import Part
 from hw.training.program import Memories, TrainingProgram, memories_of, state_of
 
@@ -92,7 +92,8 @@ def _loads(program: TrainingProgram) -> Iterator[list[int]]:
 
 
 def _rule(program: TrainingProgram, rule: Rule, steps: int) -> int:
-    fields = {"rate": rule.rate, "pull": rule.pull or 0, "pulls": rule.pull is not None, "patient": steps >= IMPATIENT_STEPS}
+    prior = {"pull": rule.pull or 0, "pulls": rule.pull is not None}
+    fields = {"rate": rule.rate, "momentum": rule.momentum, **prior, "patient": steps >= IMPATIENT_STEPS}
     return program.arch.rule.const(fields).as_bits()
 
 
@@ -118,7 +119,8 @@ def _writes(program: TrainingProgram, memories: Memories) -> Iterator[list[int]]
                 case Part.REGISTER:
                     word = memories.register
                 case Part.LATENT:
-                    word = int(memories.latents[address])
+                    fields = {"latent": memories.latents, "velocity": memories.velocities}
+                    word = arch.entry.const({name: int(words[address]) for name, words in fields.items()}).as_bits()
                 case Part.CONTROL:
                     fields = {"shift": memories.shifts, "bias_shift": memories.bias_shifts, "count": memories.counts}
                     word = arch.control.const({name: int(words[address]) for name, words in fields.items()}).as_bits()
@@ -131,15 +133,16 @@ def _memories(program: TrainingProgram, memories: Memories, parts: dict[Part, np
     """Memories with the words that were read of them."""
     arch = program.arch
     held = _held(program)
-    latents, shifts, bias_shifts, counts, squares, alive = (
-        array.copy()
-        for array in (memories.latents, memories.shifts, memories.bias_shifts, memories.counts, memories.squares, memories.alive)
-    )
-    latents[held[Part.LATENT]] = wrap(parts[Part.LATENT].astype(np.int64), LATENT_BITS)
+    arrays = {field.name: getattr(memories, field.name) for field in fields(Memories)}
+    arrays = {name: array.copy() for name, array in arrays.items() if isinstance(array, np.ndarray)}
+    latents, velocities, shifts, bias_shifts, counts, squares, alive = arrays.values()
+    for address, word in zip(held[Part.LATENT], parts[Part.LATENT].tolist(), strict=True):
+        entry = arch.entry.from_bits(word)
+        latents[address], velocities[address] = entry.latent, entry.velocity
     for address, word in zip(held[Part.CONTROL], parts[Part.CONTROL].tolist(), strict=True):
         control = arch.control.from_bits(word)
         shifts[address], bias_shifts[address], counts[address] = control.shift, control.bias_shift, control["count"]
     for address, word in zip(held[Part.SCALE], parts[Part.SCALE].tolist(), strict=True):
         scale = arch.scale.from_bits(word)
         squares[address], alive[address] = scale.square, scale.alive
-    return Memories(latents, shifts, bias_shifts, counts, squares, alive, int(parts[Part.REGISTER][0]), memories.steps)
+    return Memories(**arrays, register=int(parts[Part.REGISTER][0]), steps=memories.steps)

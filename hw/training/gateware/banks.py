@@ -13,15 +13,17 @@ from hw.training.arch import Bank, Kind, TrainingArch
 
 BITS = {Bank.ACTIVATION: ACTIVATION_BITS, Bank.ERROR: GRADIENT_BITS, Bank.LATENT: LATENT_BITS}
 """Widths of the elements of banks that are read a word at a time."""
+ADD_CYCLES = 5
+"""Cycles from a gradient until its sum is written."""
 
 
 class Banks(wiring.Component):
-    """Activations, errors and latents in words of `lanes` elements, gradients one by one, and the words that sums begin with.
+    """Activations, errors, latents and gradients in words of `lanes` elements, and the words that sums begin with.
 
     A step reads its `x` of the bank that its mode names, and its word at `w` of another; of latents a MULTIPLY gets the factors, their
-    upper halves rounded. A MASK also gets the error at its `y`, a MOVE the gradient at its `x`. A result goes to its element, a gradient
-    is added to it; with a latent its gradient becomes zero. A result and a MOVE may not come at the same time, nor two gradients for one
-    element within five cycles. A begin goes to its element of the words that sums begin with.
+    upper halves rounded. A MASK also gets the error at its `y`, a MOVE, valid or not, the gradient at its `x`. A result goes to its element, a gradient
+    is added to it; with a latent its gradient becomes `velocity`. No gradient may come with a MOVE or the cycle after it, nor two gradients for one
+    element within six cycles. A begin goes to its element of the words that sums begin with.
 
     Latency: 5 cycles from a step to its operands. Throughput: 1 step, 1 result and 1 begin a cycle.
     """
@@ -35,6 +37,7 @@ class Banks(wiring.Component):
                 "i": In(stream.Signature(step(arch), always_ready=True)),
                 "o": Out(stream.Signature(operands(arch), always_ready=True)),
                 "result": In(stream.Signature(result(arch), always_ready=True)),
+                "velocity": In(signed(GRADIENT_BITS)),
                 "begin": In(stream.Signature(begin(arch), always_ready=True)),
             }
         )
@@ -79,21 +82,24 @@ class Banks(wiring.Component):
         self._writes(m, write, self.begin.payload.y, self.begin.payload.number, self.begin.valid)
 
         # Gradients: read, added to, saturated, written.
-        m.submodules.gradients = gradients = Memory(shape=signed(GRADIENT_BITS), depth=arch.latent_depth * arch.lanes, init=[])
-        read, write = gradients.read_port(), gradients.write_port()
-        given = self.result.payload
-        moves = self.i.valid & (at.mode.kind == Kind.MOVE)
-        adds, zeroes = (self.result.valid & (given.target == bank) for bank in (Bank.GRADIENT, Bank.LATENT))
-        m.d.sync += read.addr.eq(Mux(delayed(m, moves, 2), delayed(m, at.x, 2), given.y))
-        there = registered(m, read.data)
+        gradients = Memory(shape=data.ArrayLayout(signed(GRADIENT_BITS), arch.lanes), depth=arch.latent_depth, init=[])
+        m.submodules.gradients = gradients
+        read, write = gradients.read_port(), gradients.write_port(granularity=1)
+        given, asked = self.result.payload, Signal(arch.address_bits)
+        moves = at.mode.kind == Kind.MOVE
+        adds, leaves = (self.result.valid & (given.target == bank) for bank in (Bank.GRADIENT, Bank.LATENT))
+        m.d.comb += asked.eq(Mux(delayed(m, moves), delayed(m, at.x), given.y))
+        m.d.sync += read.addr.eq(asked[lane_bits:])
+        word, there = registered(m, read.data), Signal(signed(GRADIENT_BITS))
         total = Signal(signed(GRADIENT_BITS + 1))
-        m.d.sync += total.eq(there + delayed(m, given.number, 3))
-        m.d.comb += [
-            made.total.eq(there),
-            write.addr.eq(Mux(zeroes, given.y, delayed(m, given.y, 4))),
-            write.data.eq(Mux(zeroes, 0, saturated(total, GRADIENT_BITS))),
-            write.en.eq(zeroes | delayed(m, adds, 4)),
+        m.d.sync += [
+            there.eq(word.as_value().word_select(delayed(m, asked[:lane_bits], 3), GRADIENT_BITS)),
+            total.eq(there + delayed(m, given.number, ADD_CYCLES - 1)),
         ]
+        m.d.comb += made.total.eq(there)
+        goes_to = Mux(leaves, given.y, delayed(m, given.y, ADD_CYCLES))
+        becomes = Mux(leaves, self.velocity, saturated(total, GRADIENT_BITS))
+        self._writes(m, write, goes_to, becomes, leaves | delayed(m, adds, ADD_CYCLES))
 
         m.d.comb += self.o.valid.eq(delayed(m, self.i.valid, self.latency))
         goes_on = {

@@ -9,7 +9,7 @@ from bayestt.ir.rank_scale import STRENGTH_BITS
 from bayestt.ir.training import GRADIENT_BITS, LATENT_BITS
 from hw.gateware.delay import delayed
 from hw.gateware.multiplier import Multiplier
-from hw.training.arch import RATE_BITS, Kind, TrainingArch
+from hw.training.arch import MOMENTUM_BITS, RATE_BITS, Kind, TrainingArch
 from hw.training.gateware.banks import saturated
 from hw.training.gateware.draws import Draws
 from hw.training.gateware.ranks import READ_CYCLES, entry_port
@@ -23,9 +23,10 @@ FINE_BITS = 2
 
 class Mover(wiring.Component):
     """Move the latent of a MOVE step by its gradient / 2**`rate` and by the pull of its rank, rounded by a draw; 0 where a rank is gone.
+    Of the gradient 1 - 2**-`momentum` is left, its velocity.
 
     Its rank is the index at `w`, the other one that at `init`. A CLEAN step only makes latents of ranks that are gone 0. `o` is what a
-    latent becomes; `peak` the magnitude of the gradient. Draws are taken for latents that are there, whose squares are added to `ranks`.
+    latent and its gradient become; `peak` the magnitude of the gradient. Draws are taken for latents that are there, whose squares are added to `ranks`.
     The shift `register` of draws becomes `written` with `en`. `bayestt.ir.descend.moved` is its definition in software.
 
     Latency: 8 cycles from a step to its latent, 10 to when its square is added. Throughput: 1 latent in 8 cycles.
@@ -35,13 +36,14 @@ class Mover(wiring.Component):
 
     def __init__(self, arch: TrainingArch) -> None:
         self.arch = arch
-        latent = data.StructLayout({"y": arch.address_bits, "number": signed(LATENT_BITS)})
+        entry = data.StructLayout({"y": arch.address_bits, **arch.entry.members})
         super().__init__(
             {
                 "i": In(stream.Signature(unit_step(arch), always_ready=True)),
                 "rate": In(RATE_BITS),
+                "momentum": In(MOMENTUM_BITS),
                 "ranks": Out(entry_port(arch)),
-                "o": Out(stream.Signature(latent, always_ready=True)),
+                "o": Out(stream.Signature(entry, always_ready=True)),
                 "peak": Out(stream.Signature(peak(arch), always_ready=True)),
                 "register": Out(DRAW_BITS),
                 "written": In(DRAW_BITS),
@@ -65,6 +67,11 @@ class Mover(wiring.Component):
             coarse.eq(step.total << (up[FINE_BITS:] << FINE_BITS)),
             fine.eq(coarse << up[:FINE_BITS]),
         ]
+
+        # What is left of the gradient: less a part of it, rounded half up.
+        part, velocity = Signal(signed(GRADIENT_BITS + 1)), Signal(signed(GRADIENT_BITS))
+        m.d.sync += [part.eq((step.total << 1) >> self.momentum), velocity.eq(step.total - ((part + 1) >> 1))]
+
         m.submodules.pull = pull = Multiplier(LATENT_BITS, STRENGTH_BITS)
         m.d.comb += [pull.a.eq(step.x), pull.b.eq(self.ranks.strength)]
 
@@ -78,12 +85,14 @@ class Mover(wiring.Component):
             rounded.eq(move + Mux(there, draws.draw, 0)),
             left.eq(step.x - (rounded >> DRAW_BITS)),
         ]
-        latent = delayed(m, Mux(there & (step.mode.kind == Kind.MOVE), saturated(left, LATENT_BITS), 0))
+        stays = there & (step.mode.kind == Kind.MOVE)
+        latent = delayed(m, Mux(stays, saturated(left, LATENT_BITS), 0))
         moved = delayed(m, moves, self.latency)
         m.d.comb += [
             self.o.valid.eq(moved | (delayed(m, cleans, self.latency) & ~there)),
             self.o.payload.y.eq(step.y),
-            self.o.payload.number.eq(latent),
+            self.o.payload.latent.eq(latent),
+            self.o.payload.velocity.eq(delayed(m, Mux(stays, velocity, 0))),
             self.peak.valid.eq(delayed(m, moves)),
             self.peak.payload.number.eq(step.mode.number),
             self.peak.payload.magnitude.eq(abs(step.total)),

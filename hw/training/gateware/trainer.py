@@ -136,6 +136,7 @@ class Trainer(wiring.Component):
             ranks.pull.eq(rule.pull),
             ranks.pulls.eq(rule.pulls),
             mover.rate.eq(rule.rate),
+            mover.momentum.eq(rule.momentum),
             control.patient.eq(rule.patient),
         ]
         wiring.connect(m, mover.ranks, ranks.entry)
@@ -143,20 +144,21 @@ class Trainer(wiring.Component):
 
         # One of them at a time has results.
         masked, moved = Mux(at.x == 0, 0, at.error), Signal(result(arch))
-        writes_latent = waits & host.en & (host.part == Part.LATENT)
+        writes_latent, written = waits & host.en & (host.part == Part.LATENT), data.View(arch.entry, host.written[: arch.entry.size])
         sources = (
             (scatter.o.valid, scatter.o.payload.number, scatter.o.payload.y, scatter.o.payload.target),
             (is_kind[Kind.MASK], masked, at.y, Bank.ERROR),
             (softmax.o.valid, softmax.o.payload.number, softmax.o.payload.y, Bank.ERROR),
-            (mover.o.valid, mover.o.payload.number, mover.o.payload.y, Bank.LATENT),
+            (mover.o.valid, mover.o.payload.latent, mover.o.payload.y, Bank.LATENT),
             (fills, self.image.payload, fill_at, Bank.ACTIVATION),
-            (writes_latent, host.written[:LATENT_BITS].as_signed(), host.address, Bank.LATENT),
+            (writes_latent, written.latent, host.address, Bank.LATENT),
         )
         m.d.sync += banks.result.valid.eq(Cat(valid for valid, *_ in sources).any())
         for valid, number, y, target in sources:
             with m.If(valid):
                 m.d.sync += [moved.number.eq(number), moved.y.eq(y), moved.target.eq(target)]
         m.d.comb += banks.result.payload.eq(moved)
+        m.d.sync += banks.velocity.eq(Mux(waits, written.velocity, mover.o.payload.velocity))
 
         # The largest results.
         largest = Signal(peak(arch))
@@ -177,7 +179,7 @@ class Trainer(wiring.Component):
             m.d.comb += [
                 banks.i.payload.x.eq(host.address),
                 banks.i.payload.mode.x_from.eq(Bank.LATENT),
-                banks.i.payload.mode.kind.eq(Kind.CLEAN),
+                banks.i.payload.mode.kind.eq(Kind.MOVE),
             ]
         code = Signal(arch.chunks * 32)
         chunked = Cat(code[32:], host.written)
@@ -199,7 +201,7 @@ class Trainer(wiring.Component):
         with m.Switch(host.part):
             for part, word in (
                 (Part.REGISTER, mover.register),
-                (Part.LATENT, at.x),
+                (Part.LATENT, Cat(at.x[:LATENT_BITS], at.total)),
                 (Part.CONTROL, control.host.word),
                 (Part.SCALE, ranks.host.word),
             ):
