@@ -64,7 +64,8 @@ def load_state(path: str | Path, training: Training) -> tuple[State, dict[str, A
         split = [(*name.partition("/")[::2], array) for name, array in arrays.items()]
         kinds = {kind: {name: array for which, name, array in split if which == kind} for kind in STATE_KINDS}
         scales = {axis: Scales(squares, kinds["alive"][axis]) for axis, squares in kinds["squares"].items()}
-        state = State(kinds["latents"], kinds["velocities"], header["shifts"], header["counts"], scales, header["register"], header["steps"])
+        entries, numbers = (kinds["latents"], kinds["velocities"]), (header["shifts"], header["counts"])
+        state = State(*entries, *numbers, scales, header["register"], header["steps"])
         _check(state, training)
         return state, header["record"]
     except (KeyError, TypeError, ValueError) as fault:

@@ -1,5 +1,6 @@
 """One step of integer training: its pieces against exact numbers, its ends of range, the prior that finds planted ranks."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -244,3 +245,31 @@ def test_the_prior_finds_planted_ranks(pull, left):
             some = slice(first, first + 32)
             state = descend_batch(training, state, images[some], labels[some], Rule(13, pull))
     assert np.count_nonzero(state.scales["fc.r1"].alive) == left
+
+
+@given(st.integers(-(1 << 15), (1 << 15) - 1), st.integers(0, 7))
+def test_a_velocity_is_a_sum_less_its_part(total: int, momentum: int) -> None:
+    training, images, labels = small_chain()
+    state = start(training, images, labels, 0)
+    totals = {name: np.full_like(latent, total) for name, latent in state.latents.items()}
+    after = moved(training, state, totals, dict.fromkeys(state.shifts, 1 << 14), Rule(10, None, momentum))
+    left = total - math.floor(total / (1 << momentum) + 0.5)
+    assert all((velocity == left).all() for velocity in after.velocities.values())
+
+
+def test_a_step_adds_its_gradients_to_velocities() -> None:
+    training, images, labels = small_chain()
+    state = start(training, images, labels, 0)
+    before = {name: np.full_like(latent, 100) for name, latent in state.latents.items()}
+    fracs, factors = fractions(training, state.shifts), factors_of(training, state)
+    several = [values_of(training, fracs, factors, *each) for each in zip(images, labels, strict=True)]
+    after = descend(training, replace(state, velocities=before), images, labels, Rule(15, None, 3))
+    for name, gradient in training.gradients.items():
+        total = 100 + sum(values[gradient].reshape(-1, *before[name].shape).sum(0) for values in several)
+        assert (after.velocities[name] == total - np.floor(total / 8 + 0.5)).all()
+
+
+@pytest.mark.parametrize("momentum", [-1, 8])
+def test_a_momentum_that_is_none_is_refused(momentum: int) -> None:
+    with pytest.raises(ValueError, match=f"a momentum of {momentum}: give a shift of 0, for none, to 7"):
+        Rule(10, None, momentum)

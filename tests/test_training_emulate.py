@@ -123,7 +123,8 @@ def test_the_papers_net_trains_as_the_definition_says() -> None:
 def test_a_larger_machine_computes_the_same() -> None:
     made, images, labels = small_chain()
     state = start(made, images, labels, 0)
-    one, two = (emulate(assemble(made, arch), state, images[:2], labels[:2], Rule(6, 4, 2)) for arch in (arch_for(made, 8), TrainingArch(8)))
+    rule = Rule(6, 4, 2)
+    one, two = (emulate(assemble(made, arch), state, images[:2], labels[:2], rule) for arch in (arch_for(made, 8), TrainingArch(8)))
     assert as_lists(one) == as_lists(two)
 
 

@@ -72,7 +72,8 @@ def test_moves_of_every_size(rate: int, brake: int) -> None:
         entries(Kind.CLEAN, random.integers(0, ARCH.ranks, 60)),
     ]
     totals = [-32768, -32767, -1, 0, 1, 32767, *random.integers(-999, 999, 6)]
-    _hold_to_the_machine(machine, Rule(rate, int(random.integers(-15, 16)), rate // 2), walks, random, lambda count: random.choice(totals, count))
+    rule = Rule(rate, int(random.integers(-15, 16)), rate // 2)
+    _hold_to_the_machine(machine, rule, walks, random, lambda count: random.choice(totals, count))
 
 
 def test_a_draw_is_taken_by_a_latent_that_is_there_and_moves() -> None:

@@ -119,7 +119,8 @@ def machine_of(arch: TrainingArch, squares: np.ndarray, alive: np.ndarray, laten
     latents = np.zeros(arch.latent_depth * arch.lanes, np.int64) if latents is None else latents
     shifts, bias_shifts, counts = np.zeros((3, arch.contractions), np.int64)
     alive = np.concatenate([[True], alive[1:]])
-    return _Machine(arch, Memories(latents, np.zeros_like(latents), shifts, bias_shifts, counts, squares.astype(np.int64), alive, 1, 0), Rule(1))
+    velocities = np.zeros_like(latents)
+    return _Machine(arch, Memories(latents, velocities, shifts, bias_shifts, counts, squares.astype(np.int64), alive, 1, 0), Rule(1))
 
 
 async def step(context: SimulatorContext, port: PureInterface, fields: dict, cycles: int) -> None:

@@ -21,7 +21,8 @@ from hw.training.simulate import simulate, training_verilog
 @pytest.mark.parametrize(("lanes", "strips"), [(1, False), (4, True), (16, True)])
 def test_steps_are_those_of_the_definition(lanes: int, strips: bool) -> None:
     made, images, labels = small_chain(strips)
-    _hold_to_the_definition(made, start(made, images, labels, 0), [(images[:3], labels[:3]), (images[3:5], labels[3:5])], Rule(6, 4, 3), lanes)
+    batches = [(images[:3], labels[:3]), (images[3:5], labels[3:5])]
+    _hold_to_the_definition(made, start(made, images, labels, 0), batches, Rule(6, 4, 3), lanes)
 
 
 def test_extreme_images_and_a_training_without_a_prior() -> None:
@@ -36,7 +37,7 @@ def test_hundreds_of_steps_of_the_compiled_gateware_are_those_of_the_definition(
     random = np.random.default_rng(0)
     chosen = [random.choice(8, 4, replace=False) for _ in range(300)]
     state = start(made, images, labels, 0)
-    left = _hold_to_the_definition(made, state, [(images[at], labels[at]) for at in chosen], Rule(4, 8, 2), 4, "verilator")
+    left = _hold_to_the_definition(made, state, [(images[at], labels[at]) for at in chosen], Rule(6, 13, 3), 4, "verilator")
     assert any(not scales.alive.all() for scales in left.scales.values()), "no rank went: the test would not see how"
 
 

@@ -15,7 +15,6 @@ def compact(training: Training, state: State) -> tuple[Training, State]:
     kept = {axis: np.flatnonzero(scales.alive) for axis, scales in state.scales.items()}
     smaller = replace(training, size={**training.size, **{axis: len(indices) for axis, indices in kept.items()}})
 
-
     def left(entries: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         of = {name: [kept.get(axis, range(training.size[axis])) for axis in training.parameters[name].axes] for name in entries}
         return {name: entries[name][np.ix_(*of[name])] for name in entries}

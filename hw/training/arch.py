@@ -12,7 +12,7 @@ from bayestt.ir.training import ACCUMULATOR_BITS, GRADIENT_BITS, LATENT_BITS
 from hw.arch import STREAMS
 
 RATE_BITS, MOMENTUM_BITS, PULL_BITS, EASE_BITS = 4, bits_for(MOST_MOMENTUM), 6, 4
-"""Widths of a rule's rate, of its momentum and, signed, of its pull, and of how much less the pull is for a rank that several cores share."""
+"""Widths of a rule's rate, momentum and, signed, pull, and of how much less the pull is for a rank that several cores share."""
 SHIFT_BITS, SIGNED_SHIFT_BITS, COUNT_BITS = 5, 8, 4
 """Widths of a contraction's shift, of a bias's, which may be negative, and of the count of steps that asked for another shift."""
 CLASSES = 256

@@ -49,9 +49,10 @@ class TrainingProgram:
 
 @dataclass(frozen=True, eq=False)
 class Memories:
-    """What the machine holds between steps, int64: latents and velocities by element address; shifts, shifts of biases and counts by contraction.
+    """What the machine holds between steps, int64: latents and velocities by element address.
 
-    Squares of scales and whether they are there, by index; the shift register; the steps done.
+    Shifts, shifts of biases and counts by contraction; squares of scales and whether they are there, by index; the shift register; the
+    steps done.
     """
 
     latents: np.ndarray

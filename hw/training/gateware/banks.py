@@ -21,9 +21,9 @@ class Banks(wiring.Component):
     """Activations, errors, latents and gradients in words of `lanes` elements, and the words that sums begin with.
 
     A step reads its `x` of the bank that its mode names, and its word at `w` of another; of latents a MULTIPLY gets the factors, their
-    upper halves rounded. A MASK also gets the error at its `y`, a MOVE, valid or not, the gradient at its `x`. A result goes to its element, a gradient
-    is added to it; with a latent its gradient becomes `velocity`. No gradient may come with a MOVE or the cycle after it, nor two gradients for one
-    element within six cycles. A begin goes to its element of the words that sums begin with.
+    upper halves rounded. A MASK also gets the error at its `y`, a MOVE, valid or not, the gradient at its `x`. A result goes to its
+    element, a gradient is added to it; with a latent its gradient becomes `velocity`. No gradient may come with a MOVE or the cycle after
+    it, nor two for one element within six cycles. A begin goes to its element of the words that sums begin with.
 
     Latency: 5 cycles from a step to its operands. Throughput: 1 step, 1 result and 1 begin a cycle.
     """

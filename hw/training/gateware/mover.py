@@ -23,11 +23,11 @@ FINE_BITS = 2
 
 class Mover(wiring.Component):
     """Move the latent of a MOVE step by its gradient / 2**`rate` and by the pull of its rank, rounded by a draw; 0 where a rank is gone.
-    Of the gradient 1 - 2**-`momentum` is left, its velocity.
 
-    Its rank is the index at `w`, the other one that at `init`. A CLEAN step only makes latents of ranks that are gone 0. `o` is what a
-    latent and its gradient become; `peak` the magnitude of the gradient. Draws are taken for latents that are there, whose squares are added to `ranks`.
-    The shift `register` of draws becomes `written` with `en`. `bayestt.ir.descend.moved` is its definition in software.
+    Its rank is the index at `w`, the other one that at `init`. Of the gradient 1 - 2**-`momentum` is left: its velocity. A CLEAN step only
+    makes latents and velocities of ranks that are gone 0. `o` is what both become; `peak` the magnitude of the gradient. Draws are taken
+    for latents that are there, whose squares are added to `ranks`. The shift `register` of draws becomes `written` with `en`.
+    `bayestt.ir.descend.moved` is its definition in software.
 
     Latency: 8 cycles from a step to its latent, 10 to when its square is added. Throughput: 1 latent in 8 cycles.
     """
