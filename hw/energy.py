@@ -16,6 +16,9 @@ SOURCE = "a model of 45 nm silicon at 0.9 V (Horowitz, ISSCC 2014), no measureme
 # Products, sums and 8 KB as others quote them, the rest as remembered.
 MULTIPLY_8_J = 0.2e-12
 ADD_32_J = 0.1e-12
+MULTIPLY_FLOAT_J = 3.7e-12
+ADD_FLOAT_J = 0.9e-12
+"""Of 32 bits."""
 READ_8_KBYTE_J = 10e-12
 """64 bits from a memory of 8 KB; the same source has 20 pJ for 32 KB and 100 pJ for 1 MB: nearly the square root of the size."""
 DRAM_J = 1.95e-9
@@ -33,22 +36,24 @@ def energy_j(program: Program) -> float:
     arch = program.arch
     words = arch.words
     data, score = arch.rows * arch.data_bits, arch.rows * arch.acc_bits
-    image, element = _access(data, 2 * arch.image_depth), _access(data, arch.data_depth)
-    step = arch.rows * arch.lanes * _multiply_add(arch) + _access(_width(words[Target.WEIGHTS]), arch.weight_depth)
-    init = _access(_width(words[Target.INITS]), arch.init_depth)
+    image, element = access_j(data, 2 * arch.image_depth), access_j(data, arch.data_depth)
+    step = arch.rows * arch.lanes * multiply_add_j(arch.data_bits, arch.weight_bits, arch.acc_bits) + access_j(
+        _width(words[Target.WEIGHTS]), arch.weight_depth
+    )
+    init = access_j(_width(words[Target.INITS]), arch.init_depth)
     outside = DRAM_J * data / 64
     total = (len(program.image) if program.source == "image" else 0) * image
-    total += len(program.score) * _access(score, arch.score_depth)
+    total += len(program.score) * access_j(score, arch.score_depth)
     if not program.resident:
         total += sum(map(len, program.loads)) * DRAM_J * 32 / 64 + sum(map(_written, program.segments, repeat(arch)))
     for instruction in program.instructions:
         tiles, steps = shape(instruction)
-        total += _access(_width(words[Target.CODE]), arch.code_depth)
+        total += access_j(_width(words[Target.CODE]), arch.code_depth)
         if instruction.load or instruction.store:
             total += tiles * (outside + element)
             continue
         operand = image if instruction.x >= arch.image_address else element
-        result = _access(score, arch.score_depth) if instruction.final else element
+        result = access_j(score, arch.score_depth) if instruction.final else element
         total += tiles * (steps * (step + operand) + init + int(instruction.lanes) * result)
     return total / arch.rows
 
@@ -56,17 +61,17 @@ def energy_j(program: Program) -> float:
 def _written(segment: Segment, arch: Arch) -> float:
     """The words of a segment as they come into their memories."""
     words = {Target.CODE: segment.code, Target.WEIGHTS: segment.weights, Target.INITS: segment.inits}
-    return sum(len(each) * _access(_width(arch.words[target]), arch.depths[target]) for target, each in words.items())
+    return sum(len(each) * access_j(_width(arch.words[target]), arch.depths[target]) for target, each in words.items())
 
 
-def _multiply_add(arch: Arch) -> float:
-    """One product and one sum."""
-    return MULTIPLY_8_J * arch.data_bits * arch.weight_bits / 64 + ADD_32_J * arch.acc_bits / 32
+def multiply_add_j(x_bits: int, w_bits: int, sum_bits: int) -> float:
+    """Joules of one product and one sum."""
+    return MULTIPLY_8_J * x_bits * w_bits / 64 + ADD_32_J * sum_bits / 32
 
 
-def _access(bits: int, depth: int) -> float:
-    """One read or write of a word."""
-    return READ_8_KBYTE_J * bits / 64 * sqrt(bits * depth / 8 / 8192)
+def access_j(bits: int, depth: int, of: int | None = None) -> float:
+    """Joules of one read or write of so many bits, all or some `of` a word's, in a memory of so many words."""
+    return READ_8_KBYTE_J * bits / 64 * sqrt((of or bits) * depth / 8 / 8192)
 
 
 def _width(layout: ShapeLike) -> int:
