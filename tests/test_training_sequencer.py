@@ -30,7 +30,7 @@ def test_parts_come_in_turn_with_the_shifts_of_their_contractions() -> None:
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize(("ends", "restarts"), [("", [True]), ("last", [True, False]), ("last", [True, False, False])])
 def test_no_instruction_is_given_twice_where_there_is_none_left(depth: int, ends: str, restarts: list[bool]) -> None:
-    """Code that ends nothing, or a part behind one that ends with the last word that there is room for: whatever the depth, and asked again."""
+    """Code that ends nothing, or a part behind one that takes all the room, whatever that is; also when asked again."""
     code = [{"kind": Kind.PEAK, "lanes": 1, "end": bool(ends) and k + 1 == depth} for k in range(depth)]
     first, *others = _given(code, restarts, replace(ARCH, code_depth=depth))
     assert [kind for kind, *_ in first] == [Kind.PEAK] * depth + [None] * (not ends)

@@ -1,6 +1,9 @@
 """The gateware that trains against the definition of a step: latents, shifts, scales and all, and against the formula of its cycles."""
 
+import gc
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -83,6 +86,18 @@ def test_a_machine_that_stops_is_told_of(why: Callable[[], tuple[TrainingProgram
         simulate(program, state, [batch], Rule(6), engine)
 
 
+@pytest.mark.parametrize("stops", [False, True])
+def test_nothing_is_left_behind_of_a_simulation(stops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python complains of who still waits when it is collected, if that cannot be."""
+    program, state, batch = endless()
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    with pytest.raises(RuntimeError) if stops else nullcontext():
+        simulate(program, state, [batch] if stops else [], Rule(6))
+    gc.collect()
+    assert not complaints
+
+
 def test_the_verilog_is_the_same_every_time() -> None:
     arch = arch_for(small_chain()[0], 4)
     text = training_verilog(arch)
@@ -116,4 +131,3 @@ def _loss(made: Training, state: State, image: np.ndarray, label: int) -> int:
 
 def _scores(made: Training, state: State, image: np.ndarray) -> np.ndarray:
     return values_of(made, fractions(made, state.shifts), factors_of(made, state), image)[made.scored.name].ravel()
-

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from amaranth.hdl import Fragment
 from amaranth.sim import Simulator, SimulatorContext
@@ -14,7 +13,7 @@ from bayestt.ir.descend import Rule, State
 from bayestt.ir.start import start
 from hw.training.arch import Kind, Part
 from hw.training.gateware.sequencer import UNIT_CYCLES
-from hw.training.gateware.trainer import HOST_CYCLES, Trainer
+from hw.training.gateware.trainer import Trainer
 from hw.training.program import TrainingProgram, memories_of
 from hw.training.script import Batch, script
 from hw.training.simulate import follow

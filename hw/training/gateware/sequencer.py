@@ -27,8 +27,8 @@ class Sequencer(wiring.Component):
     """Give the instructions up to one that ends a part, with the shift of the contraction that they name, and be `done` a cycle after that.
 
     `begin` begins with the first instruction if `restart`, else behind the part before. `number` asks for a contraction's `control` word,
-    which is there two cycles later. `beyond` instead of an instruction when there is no room for it: code ended nothing, or all of it was of
-    the part before. While `stop` no instruction is done, so that no other one begins.
+    which is there two cycles later. `beyond` instead of an instruction when there is no room for it: code ended nothing, or all of it was
+    of the part before. While `stop` no instruction is done, so that no other one begins.
 
     Throughput: `hw.training.cycles` says in which cycles.
     """
