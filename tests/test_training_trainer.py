@@ -1,8 +1,9 @@
-"""The whole machine when it cannot go on: nothing more happens, and nothing that a host does changes it."""
+"""The whole machine and its host: which pixels it takes; and when it cannot go on nothing more happens, whatever a host does."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from amaranth.hdl import Fragment
 from amaranth.sim import Simulator, SimulatorContext
@@ -11,11 +12,11 @@ from test_training_layout import smallest
 
 from bayestt.ir.descend import Rule, State
 from bayestt.ir.start import start
-from hw.training.arch import Kind, Part
+from hw.training.arch import Kind, Part, TrainingArch
 from hw.training.gateware.sequencer import UNIT_CYCLES
 from hw.training.gateware.trainer import Trainer
 from hw.training.program import TrainingProgram, memories_of
-from hw.training.script import Batch, script
+from hw.training.script import Batch, Order, script
 from hw.training.simulate import follow
 
 ENOUGH_CYCLES = 10_000
@@ -91,3 +92,24 @@ def test_when_something_is_wrong_no_other_instruction_begins_and_a_host_changes_
     simulator.add_testbench(note, background=True)
     simulator.add_testbench(watch)
     simulator.run()
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 16), (5, 5), (70_000, 70_003)])
+def test_pixels_are_taken_for_all_addresses_from_the_first_to_the_last(first: int, last: int) -> None:
+    """Also of a machine whose addresses have more bits than half of a host's word."""
+    machine, taken = Trainer(TrainingArch(lanes=1, activation_depth=1 << 17)), []
+
+    async def bench(context: SimulatorContext) -> None:
+        words = np.concatenate([[Order.WRITE, Part.IMAGE.value, number, address] for number, address in enumerate((first, last))])
+        await follow(context, machine, words.tolist(), [])
+        context.set(machine.label.valid, 1)
+        context.set(machine.image.valid, 1)
+        for _ in range(40):
+            taken.append(context.get(machine.image.ready))
+            await context.tick()
+
+    simulator = Simulator(machine)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert taken == [0] + [1] * (last - first + 1) + [0] * (38 - last + first)
