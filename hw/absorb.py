@@ -1,6 +1,6 @@
 """Registers put into the multipliers and memories beside them: yosys does not use those that these blocks of an ECP5 have at their borders.
 
-A product or a memory's word comes late in a cycle; from a register in the block itself it comes at once, and without a wire to one. Ports and
+A product or a word of memory comes late in a cycle; from a register in the block itself it comes at once, without a wire to it. Ports and
 parameters are those of Lattice FPGA-TN-02205 and FPGA-TN-02204.
 """
 

@@ -1,16 +1,21 @@
-"""Registers in the multipliers beside them: by hand-made netlists, and in what yosys makes of a multiplier."""
+"""Registers in the multipliers and memories beside them: by hand-made netlists, and in what yosys makes of both."""
 
 import json
 from pathlib import Path
 
 import pytest
+from amaranth import Module
 from amaranth.back import rtlil
 from amaranth.hdl import Value
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
 from tqdm import tqdm
 
 from hw.absorb import PLACES, absorb
+from hw.gateware.delay import registered
 from hw.gateware.multiplier import Multiplier
-from hw.synthesize import called
+from hw.synthesize import called, collisions_do_not_matter
 
 CLOCK, GIVEN, OPERAND, MADE, LATER, OTHER = range(2, 8)
 
@@ -99,6 +104,39 @@ def test_one_register_between_two_multipliers_goes_into_one_of_them(reverse: boo
     assert sum(place == "CLK0" for each in places for place in each) == 2
 
 
+def stored(width: int, behind: dict | None = None, **ports: list) -> dict:
+    """A netlist of a memory whose first output of its second port has a register behind it, changed as told."""
+    wires = {f"DO{port}{number}": [OTHER + 2 + number + 18 * (port == "B")] for port in "AB" for number in range(18)}
+    connections = wires | {"CLKA": [CLOCK], "CLKB": [CLOCK], "OCEA": ["1"], "OCEB": ["1"], "DOB0": [MADE]} | ports
+    memory = _cell("DP16KD", {"DATA_WIDTH_B": f"{width:b}", "REGMODE_A": "NOREG", "REGMODE_B": "NOREG"}, connections, "")
+    memory["port_directions"] |= dict.fromkeys(wires, "output")
+    outside = {"clk": {"bits": [CLOCK]}, "later": {"bits": [LATER]}}
+    return {"ports": outside, "cells": {"memory": memory, "behind": _register(MADE, LATER, behind or {})}}
+
+
+@pytest.mark.parametrize(("width", "modes"), [(18, ["NOREG", "OUTREG"]), (36, ["OUTREG", "OUTREG"])])
+def test_a_register_behind_a_memory_moves_into_it(width: int, modes: list[str]) -> None:
+    """Ports of a word of 36 bits, which both make together, are registered both."""
+    given = stored(width)
+    made = absorb(given)
+    (block,) = made["cells"].values()
+    assert block["connections"] == given["cells"]["memory"]["connections"] | {"DOB0": [LATER]}
+    assert [block["parameters"][f"REGMODE_{port}"] for port in "AB"] == modes
+
+
+@pytest.mark.parametrize("change", [*CHANGES, {"CLK": [OTHER]}], ids=lambda change: next(iter(change)))
+def test_a_register_that_a_memory_has_not_stays(change: dict) -> None:
+    given = stored(18, behind=change)
+    assert absorb(given) == given
+
+
+def test_a_memory_whose_registers_are_not_enabled_or_that_has_another_reader_keeps_its_register() -> None:
+    read = stored(36)
+    read["ports"]["early"] = {"bits": [MADE]}
+    for given in (read, stored(18, OCEB=["0"])):
+        assert absorb(given) == given
+
+
 def test_the_netlist_that_is_given_is_not_changed() -> None:
     given = multiplied()
     before = json.dumps(given)
@@ -106,14 +144,34 @@ def test_the_netlist_that_is_given_is_not_changed() -> None:
     assert json.dumps(given) == before
 
 
-def test_what_yosys_leaves_beside_a_multiplier_is_in_it(tmp_path: Path) -> None:
-    machine = Multiplier(8, 7)
+class Stored(wiring.Component):
+    """A memory of whose words a register is read."""
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+        super().__init__({"address": In(10), "goes_to": In(10), "en": In(1), "written": In(bits), "word": Out(bits)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=self.bits, depth=1024, init=[])
+        read, write = memory.read_port(), memory.write_port()
+        m.d.comb += [read.addr.eq(self.address), write.addr.eq(self.goes_to), write.en.eq(self.en), write.data.eq(self.written)]
+        m.d.comb += self.word.eq(registered(m, read.data))
+        return m
+
+
+@pytest.mark.parametrize(
+    ("machine", "kind", "registers"), [(Multiplier(8, 7), "MULT18X18D", 30), (Stored(16), "DP16KD", 16), (Stored(40), "DP16KD", 40)],
+    ids=["a multiplier", "a memory", "a wide memory"],
+)  # fmt: skip
+def test_what_yosys_leaves_beside_a_block_is_in_it(machine: wiring.Component, kind: str, registers: int, tmp_path: Path) -> None:
     ports = {name: (Value.cast(getattr(machine, name)), None) for name in machine.signature.members}
-    (tmp_path / "multiplier.il").write_text(rtlil.convert(machine, name="multiplier", ports=ports))
-    script = "read_rtlil multiplier.il; synth_ecp5 -top multiplier -run begin:check; blackbox =A:whitebox; write_json multiplier.json"
+    text = collisions_do_not_matter(rtlil.convert(machine, name="machine", ports=ports))
+    (tmp_path / "machine.il").write_text(text)
+    script = "read_rtlil machine.il; synth_ecp5 -top machine -run begin:check; blackbox =A:whitebox; write_json machine.json"
     called("yosys", ("-q", "-p", script), tmp_path, tqdm(disable=True))
-    before = json.loads((tmp_path / "multiplier.json").read_text())["modules"]["multiplier"]
+    before = json.loads((tmp_path / "machine.json").read_text())["modules"]["machine"]
     after = absorb(before)
-    assert [[cell["type"] for cell in module["cells"].values()].count("TRELLIS_FF") for module in (before, after)] == [30, 0]
-    (block,) = after["cells"].values()
-    assert [block["parameters"][place] for place in PLACES] == ["CLK0"] * 3
+    assert [[cell["type"] for cell in module["cells"].values()].count("TRELLIS_FF") for module in (before, after)] == [registers, 0]
+    places = PLACES if kind == "MULT18X18D" else ("REGMODE_B",)
+    assert {cell["parameters"][place] for cell in after["cells"].values() if cell["type"] == kind for place in places} <= {"CLK0", "OUTREG"}

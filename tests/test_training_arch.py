@@ -16,6 +16,7 @@ AT_LEAST = dict.fromkeys(
     ("lanes", "loops", "extent_bits", "activation_depth", "error_depth", "latent_depth", "init_depth", "code_depth"), 1
 ) | {"ranks": 2, "contractions": 2}
 DEPTHS = ("activation_depth", "error_depth", "latent_depth", "init_depth")
+COUNTS = ("code_depth", "ranks", "contractions")
 
 
 @pytest.mark.parametrize(("field", "least"), AT_LEAST.items(), ids=AT_LEAST)
@@ -31,11 +32,15 @@ def test_lanes_that_are_no_power_of_two_are_refused(lanes: int) -> None:
         TrainingArch(lanes=lanes)
 
 
-@given(st.sampled_from([1, 2, 4, 8, 16]), st.fixed_dictionaries({field: st.integers(1, 5000) for field in DEPTHS}), st.integers(2, 5000))
-def test_an_address_reaches_all_of_the_largest_memory_and_has_no_bit_more(lanes: int, depths: dict[str, int], ranks: int) -> None:
-    arch = TrainingArch(lanes, ranks=ranks, **depths)
-    largest = max(lanes * max(depths.values()), ranks)
-    assert largest <= 1 << arch.address_bits and (largest > 1 << (arch.address_bits - 1) or largest == 1)
+@given(
+    st.sampled_from([1, 2, 4, 8, 16]),
+    st.fixed_dictionaries({field: st.integers(1, 5000) for field in DEPTHS}),
+    st.fixed_dictionaries({field: st.integers(2, 9000) for field in COUNTS}),
+)
+def test_an_address_reaches_all_of_everything_and_has_no_bit_more(lanes: int, depths: dict[str, int], counts: dict[str, int]) -> None:
+    arch = TrainingArch(lanes, **depths, **counts)
+    largest = max(lanes * max(depths.values()), *counts.values())
+    assert 1 << (arch.address_bits - 1) < largest <= 1 << arch.address_bits
 
 
 @given(st.integers(1, 12), st.integers(1, 16), st.sampled_from([1, 4, 16]))

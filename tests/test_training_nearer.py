@@ -5,7 +5,7 @@ from amaranth.sim import Simulator, SimulatorContext
 
 from bayestt.algebra.fixed import requantize
 from bayestt.algebra.reciprocal import reciprocal
-from bayestt.ir.rank_scale import DAMPING, SCALE_FRAC
+from bayestt.ir.rank_scale import DAMPING, SCALE_BITS, SCALE_FRAC
 from bayestt.ir.training import MOST_SCALED
 from hw.training.gateware.nearer import Nearer
 
@@ -18,7 +18,7 @@ def test_squares_move_as_the_prior_says() -> None:
     entries = np.concatenate([[0, 0, 1, 1, MOST_SCALED, MOST_SCALED], random.integers(0, MOST_SCALED + 1, 300)])
     part = np.concatenate([[0, 0, 1, 0, 1, 0], random.random(300) ** 3])
     energy = (part * entries * LARGEST).astype(np.int64)
-    squares = np.concatenate([[0, LARGEST << SCALE_FRAC] * 3, random.integers(0, LARGEST << SCALE_FRAC, 300)])
+    squares = np.concatenate([[0, (1 << SCALE_BITS) - 1] * 3, random.integers(0, LARGEST << SCALE_FRAC, 300)])
     circuit, found = Nearer(), []
 
     async def bench(context: SimulatorContext) -> None:

@@ -95,6 +95,12 @@ def test_a_shift_beyond_a_word_is_refused() -> None:
         memories_of(program, replace(FIRST, shifts={**FIRST.shifts, "fc1.error": 32}))
 
 
+def test_a_program_for_a_machine_too_small_for_it_is_refused() -> None:
+    program = smallest(MADE, 4)
+    with pytest.raises(ValueError, match="the training needs 13 contractions, there is room for 12: raise TrainingArch.contractions"):
+        replace(program, arch=replace(program.arch, contractions=12))
+
+
 @every_training
 def test_the_parts_are_all_of_the_code_and_only_their_last_ends(made: Training) -> None:
     program = smallest(made, 4)

@@ -1,6 +1,7 @@
 """hw/training/README.md against the code: kinds, parts, fields, units, files, formulas and the code are what they say."""
 
 import re
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from test_training_layout import smallest
 from test_training_operation import TRAININGS
 
 import hw.training.cycles
-from bayestt.ir.descend import Rule, descend
+from bayestt.ir.descend import Rule, check, descend
 from bayestt.ir.start import start
 from hw.arch import STREAMS
 from hw.training.arch import Kind, Part, TrainingArch
@@ -19,6 +20,7 @@ from hw.training.assemble import assemble
 from hw.training.cycles import cycles, instruction_cycles
 from hw.training.emulate import emulate
 from hw.training.gateware.trainer import HOST_CYCLES, Trainer
+from hw.training.program import TrainingProgram, check_words
 from hw.training.script import pixels
 from hw.training.simulate import simulate
 
@@ -50,7 +52,7 @@ def test_every_field_that_the_text_names_is_an_instruction_s_and_those_it_does_n
     arch = TrainingArch()
     fields = {name for name, _ in arch.instruction}
     assert named - fields == {"momentum", "pull"} <= {name for name, _ in arch.rule}
-    assert fields - named == {"loops", "reduce", "wait", "kind", "lanes", "shift", "saturate", "maximum", "end"}
+    assert fields - named == {"loops", "reduce", "wait", "kind", "lanes", "shift", "end"}
 
 
 @pytest.mark.parametrize("name", ["strips", "pieces", "paper's"])
@@ -127,6 +129,11 @@ def test_the_ports_of_the_text_are_the_machine_s() -> None:
     text = TEXT[TEXT.index("## A host") : TEXT.index("`hw.training.script`")]
     outside = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
     assert {*re.findall(r"`(\w+)`", outside)} <= ports
+
+
+@pytest.mark.parametrize("named", [TrainingProgram, Rule, check, check_words], ids=lambda named: named.__name__)
+def test_what_refuses_is_in_the_table_of_what_the_gateware_does_not_check(named: Callable) -> None:
+    assert f"`{named.__name__}`" in [refused for *_, refused in table("It does not check")]
 
 
 def test_the_file_table_has_every_file() -> None:

@@ -25,19 +25,22 @@ def test_every_lane_s_result_goes_to_its_element(
     lanes: int, turns: tuple[int, int], moves: tuple[int, int, int], target: Bank, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
-    mode = {"lanes": lanes, "lane_y": moves[0], "turns": turns, "jumps": moves[1:], "target": target, "tracked": 1, "number": 5}
+    mode = {"lanes": lanes, "lane_y": moves[0], "turns": turns, "jumps": moves[1:], "target": target}
+    tracked, number_of = random.integers(0, 2, 4).tolist(), random.integers(0, ARCH.contractions, 4).tolist()
     numbers, starts = random.integers(-(1 << 15), 1 << 15, (4, lanes)), random.integers(0, 1 << ARCH.address_bits, 4)
     numbers[random.random(numbers.shape) < 0.3] = -(1 << 15)
     scatter, found, peaks = Scatter(ARCH), [], []
 
     async def bench(context: SimulatorContext) -> None:
-        for reduction, start in zip(numbers, starts, strict=True):
+        for k, (reduction, start) in enumerate(zip(numbers, starts, strict=True)):
+            named = {**mode, "tracked": tracked[k], "number": number_of[k]}
             for lane, number in enumerate(reduction):
                 y = int(start + lane * moves[0]) % (1 << ARCH.address_bits)
-                context.set(scatter.i.payload, {"numbers": [int(number)], "y": y, "mode": mode})
+                context.set(scatter.i.payload, {"numbers": [int(number)], "y": y, "mode": named})
                 context.set(scatter.i.valid, 1)
                 await context.tick()
             context.set(scatter.i.valid, 0)
+            context.set(scatter.i.payload, {"mode": {**mode, "tracked": 1 - tracked[k], "number": number_of[k] ^ 1}})
             await context.tick().repeat(int(random.integers(1, 3)))
         await context.tick().repeat(3)
 
@@ -57,4 +60,4 @@ def test_every_lane_s_result_goes_to_its_element(
     y = (starts[:, None] + lane_offsets(ARCH.mode.const(mode))) % (1 << ARCH.address_bits)
     made = saturate(numbers, 8) if target is Bank.ACTIVATION else numbers
     assert found == [(int(at), int(number), target) for at, number in zip(y.ravel(), made.ravel(), strict=True)]
-    assert peaks == [(5, abs(int(number))) for number in made.ravel()]
+    assert peaks == [(number_of[k], abs(int(number))) for k, reduction in enumerate(made) for number in reduction if tracked[k]]

@@ -13,6 +13,7 @@ from test_training_program import wild_state
 
 from bayestt.algebra.formats import tt_matrix
 from bayestt.ir.descend import IMPATIENT_STEPS, Rule
+from bayestt.ir.rank_scale import Scales
 from bayestt.ir.start import start
 from bayestt.ir.training import training
 from hw.training.arch import Part
@@ -52,7 +53,7 @@ def test_the_order_of_a_script() -> None:
     latents = 1 + max(int(program.layout.addresses(name, each.axes).max()) for name, each in MADE.parameters.items())
     state = [(Part.REGISTER, 0)] + [(Part.LATENT, k) for k in range(latents)]
     state += [(Part.CONTROL, k) for k in range(13)] + [(Part.SCALE, k) for k in range(6)]
-    load = len(program.code) * program.arch.chunks + 1 + len(state)
+    load = len(program.code) * program.arch.chunks + 2 + len(state)
     assert [order for order, *_ in orders] == [Order.WRITE] * load + [Order.CYCLES] + [
         *(Order.WRITE, *[Order.IMAGE] * 3, Order.CYCLES),
         *(Order.WRITE, Order.IMAGE, Order.CYCLES),
@@ -104,6 +105,25 @@ def test_an_old_training_is_patient_and_a_prior_pulls_where_there_is_one() -> No
 def test_images_that_do_not_fit_are_refused_before_anything_is_written() -> None:
     with pytest.raises(ValueError, match=r"images of shape \(8, 15\): the training takes at least one, of 16 pixels each"):
         script(smallest(MADE, 4), FIRST, [(IMAGES, LABELS), (IMAGES[:, 1:], LABELS)], Rule(6))
+
+
+def test_pixels_go_from_the_first_address_to_the_last() -> None:
+    program = smallest(MADE, 4)
+    written = [operands for _, *operands in _orders(script(program, FIRST, [], Rule(6)), Order.WRITE) if operands[0] == Part.IMAGE.value]
+    assert written == [[Part.IMAGE.value, 0, int(pixels(program).min())], [Part.IMAGE.value, 1, int(pixels(program).max())]]
+
+
+@pytest.mark.parametrize(("fields", "words"), [
+    ({"register": 0}, "the shift register goes from 0 to 0, expected 1 to 65535: give a state that steps have led to"),
+    ({"register": 1 << 16}, "the shift register goes from 65536 to 65536, expected 1 to 65535"),
+    ({"counts": {"fc1": 7}}, "counts go from 0 to 7, expected -6 to 6"),
+    ({"latents": {"fc1.bias": np.full((2, 4), 128)}}, "latents go from -.* to 128, expected -128 to 127"),
+    ({"scales": {"fc2.r1": Scales(np.array([-1, 9]), np.ones(2, bool))}}, "squares of scales go from -1 to .*, expected 0 to 16777215"),
+])  # fmt: skip
+def test_a_state_that_no_word_holds_is_refused_before_anything_is_written(fields: dict, words: str) -> None:
+    fields = {name: value if name == "register" else {**getattr(FIRST, name), **value} for name, value in fields.items()}
+    with pytest.raises(ValueError, match=words):
+        script(smallest(MADE, 4), replace(FIRST, **fields), BATCHES, Rule(6))
 
 
 def test_what_no_word_is_read_of_stays_as_it_was() -> None:

@@ -112,9 +112,9 @@ class TrainingArch:
 
     @property
     def address_bits(self) -> int:
-        """Width of every address: enough for the elements of the largest memory."""
+        """Width of every address: enough for the elements of the largest memory, and for all that a host reaches by one."""
         words = max(self.activation_depth, self.error_depth, self.latent_depth, self.init_depth)
-        return bits_for(max(words * self.lanes, self.ranks) - 1)
+        return bits_for(max(words * self.lanes, self.code_depth, self.ranks, self.contractions) - 1)
 
     @property
     def wait_bits(self) -> int:
@@ -169,11 +169,6 @@ class TrainingArch:
                 "end": 1,
             }
         )
-
-    @property
-    def image(self) -> data.StructLayout:
-        """The first and the last address of an image's pixels."""
-        return data.StructLayout({"first": self.address_bits, "last": self.address_bits})
 
     @property
     def rule(self) -> data.StructLayout:

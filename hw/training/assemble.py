@@ -11,12 +11,14 @@ from bayestt.ir.nest import Loop
 from bayestt.ir.training import Training
 from hw.assemble import levels, merged
 from hw.training.arch import LANE_LOOPS, SPACING, Bank, Kind, TrainingArch
-from hw.training.layout import WHAT, Layout, Place, check_fits, layout
+from hw.training.layout import WHAT, Layout, Place, layout
 from hw.training.operation import Operation, in_pieces, layer_of, operations, parameter_of
 from hw.training.program import TrainingProgram
 
 Stream = tuple[int, Mapping[str, int]]
 """Where a stream begins, and how far each axis moves it."""
+BOUNDLESS = 1 << 32
+"""More of anything than a training needs."""
 
 
 def assemble(training: Training, arch: TrainingArch) -> TrainingProgram:
@@ -29,14 +31,12 @@ def assemble(training: Training, arch: TrainingArch) -> TrainingProgram:
     for fields in (*image, *batch):
         ends = fields is image[-1] or fields is batch[-1]
         words.append(arch.instruction.const({**fields, "saturate": 1, "end": ends}).as_bits())
-    program = TrainingProgram(arch, training, tuple(words), made)
-    check_fits(program.needed, arch)
-    return program
+    return TrainingProgram(arch, training, tuple(words), made)
 
 
 def arch_for(training: Training, lanes: int = 16) -> TrainingArch:
-    """The machine of so many lanes that has room for a training and no more."""
-    needed = assemble(training, TrainingArch(lanes, **dict.fromkeys(WHAT, 1 << 16))).needed
+    """The machine of so many lanes, and of the loops of every one, that has room for a training and no more."""
+    needed = assemble(training, TrainingArch(lanes, **dict.fromkeys(WHAT, BOUNDLESS))).needed
     return TrainingArch(lanes, **needed)
 
 
@@ -181,11 +181,17 @@ def _nest(
         return Loop(axis, made.size[axis], **{name: moves.get(axis, 0) for name, (_, moves) in streams.items()})
 
     if (longest := max((made.size[axis] for axis in (*outer, *summed)), default=1)) > 1 << arch.extent_bits:
-        raise ValueError(f"an axis has {longest} indices, a loop {1 << arch.extent_bits} steps at most: raise TrainingArch.extent_bits")
+        raise ValueError(
+            f"an axis has {longest} indices, a loop {1 << arch.extent_bits} steps at most: "
+            "give a net of smaller modes, or assemble for a TrainingArch of more extent_bits"
+        )
     around = merged([loop(axis) for axis in outer], arch)
     inside = [*merged([replace(loop(axis), init=0, y=0) for axis in summed], arch), *wait]
     if (needed := len(around) + len(inside)) > arch.loops:
-        raise ValueError(f"an instruction needs {needed} loops, there is room for {arch.loops}: raise TrainingArch.loops")
+        raise ValueError(
+            f"an instruction needs {needed} loops, there is room for {arch.loops}: "
+            "give a net of fewer modes, or assemble for a TrainingArch of more loops"
+        )
     starts = {name: first + sum(moves.get(axis, 0) * index for axis, index in strip.items()) for name, (first, moves) in streams.items()}
     return {**starts, "loops": levels(around + inside, arch), "reduce": len(inside)}
 

@@ -7,11 +7,12 @@ from functools import cached_property
 import numpy as np
 from amaranth.lib import data
 
-from bayestt.ir.descend import State, accumulator_frac, fractions
-from bayestt.ir.rank_scale import Scales
-from bayestt.ir.training import Training
-from hw.training.arch import TrainingArch
-from hw.training.layout import Layout
+from bayestt.algebra.lfsr import PERIOD
+from bayestt.ir.descend import PATIENT, State, accumulator_frac, fractions
+from bayestt.ir.rank_scale import SCALE_BITS, Scales
+from bayestt.ir.training import GRADIENT_BITS, LATENT_BITS, Training
+from hw.training.arch import SIGNED_SHIFT_BITS, TrainingArch
+from hw.training.layout import Layout, check_fits
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,9 @@ class TrainingProgram:
     training: Training
     code: tuple[int, ...]
     layout: Layout
+
+    def __post_init__(self) -> None:
+        check_fits(self.needed, self.arch)
 
     @property
     def image_part(self) -> tuple[data.Const, ...]:
@@ -101,3 +105,19 @@ def state_of(program: TrainingProgram, memories: Memories) -> State:
         there = slice(first, first + training.size[axis])
         scales[axis] = Scales(memories.squares[there].copy(), memories.alive[there].copy())
     return State(latents, velocities, shifts, counts, scales, memories.register, memories.steps)
+
+
+def check_words(memories: Memories) -> None:
+    """Refuse what no step leads to, and what the words in which a host writes it cannot hold."""
+    signed = {bits: (-1 << (bits - 1), (1 << (bits - 1)) - 1) for bits in (LATENT_BITS, GRADIENT_BITS, SIGNED_SHIFT_BITS)}
+    expected = {
+        "latents go": (memories.latents, *signed[LATENT_BITS]),
+        "velocities go": (memories.velocities, *signed[GRADIENT_BITS]),
+        "shifts of biases go": (memories.bias_shifts, *signed[SIGNED_SHIFT_BITS]),
+        "counts go": (memories.counts, -PATIENT - 1, PATIENT + 1),
+        "squares of scales go": (memories.squares, 0, (1 << SCALE_BITS) - 1),
+        "the shift register goes": (np.array(memories.register), 1, PERIOD),
+    }
+    for what, (words, low, high) in expected.items():
+        if words.min() < low or words.max() > high:
+            raise ValueError(f"{what} from {words.min()} to {words.max()}, expected {low} to {high}: give a state that steps have led to")

@@ -11,7 +11,7 @@ from bayestt.algebra.fixed import wrap
 from bayestt.ir.descend import IMPATIENT_STEPS, Rule, State, check
 from bayestt.ir.training import GRADIENT_BITS
 from hw.training.arch import Part
-from hw.training.program import Memories, TrainingProgram, memories_of, state_of
+from hw.training.program import Memories, TrainingProgram, check_words, memories_of, state_of
 
 Batch = tuple[np.ndarray, np.ndarray]
 """Images (n, pixels), integers of 8 bits, and their labels (n,)."""
@@ -43,10 +43,12 @@ class Trained:
 
 
 def script(program: TrainingProgram, state: State, batches: Sequence[Batch], rule: Rule) -> np.ndarray:
-    """Load a program and a state, take a step on every batch, and read the state: uint32 words."""
+    """Load a program and a state, take a step on every batch, and read the state: uint32 words; what the machine cannot take is refused."""
     for images, labels in batches:
         check(program.training, images, labels)
-    words = [*_loads(program), *_writes(program, memories_of(program, state)), [Order.CYCLES]]
+    memories = memories_of(program, state)
+    check_words(memories)
+    words = [*_loads(program), *_writes(program, memories), [Order.CYCLES]]
     for steps, (images, labels) in enumerate(batches, state.steps):
         words.append([Order.WRITE, Part.RULE.value, 0, _rule(program, rule, steps)])
         pixels = in_memory_order(program, images)
@@ -88,7 +90,8 @@ def _loads(program: TrainingProgram) -> Iterator[list[int]]:
     for number, word in enumerate(program.code):
         for chunk in range(arch.chunks):
             yield [Order.WRITE, Part.CODE.value, number, word >> 32 * chunk & 0xFFFFFFFF]
-    yield [Order.WRITE, Part.IMAGE.value, 0, arch.image.const({"first": int(places.min()), "last": int(places.max())}).as_bits()]
+    for number, address in enumerate((places.min(), places.max())):
+        yield [Order.WRITE, Part.IMAGE.value, number, int(address)]
 
 
 def _rule(program: TrainingProgram, rule: Rule, steps: int) -> int:

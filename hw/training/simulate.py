@@ -59,7 +59,7 @@ def _interpreted(arch: TrainingArch, words: np.ndarray, bar: tqdm) -> np.ndarray
         ended.append(True)
 
     async def watch(context: SimulatorContext) -> None:
-        await context.tick().until(machine.error)
+        await _until(context, machine.error)
         stopped.append(True)
 
     simulator = Simulator(Fragment.get(machine, platform=None))
@@ -81,8 +81,7 @@ async def follow(context: SimulatorContext, machine: Trainer, words: list[int], 
     host, at = machine.host, iter(words)
     for order in at:
         if order != Order.IMAGE:
-            while context.get(machine.busy):
-                await context.tick()
+            await _until(context, ~machine.busy)
         if order == Order.WRITE:
             for port in (host.part, host.address, host.written):
                 context.set(port, next(at))
@@ -98,19 +97,28 @@ async def follow(context: SimulatorContext, machine: Trainer, words: list[int], 
             label, last, count = next(at), next(at), next(at)
             context.set(machine.label.payload, {"label": label, "last": last})
             context.set(machine.label.valid, 1)
-            await context.tick().until(machine.label.ready)
+            await _until(context, machine.label.ready)
+            await context.tick()
             context.set(machine.label.valid, 0)
             context.set(machine.image.valid, 1)
             for _ in range(count):
                 context.set(machine.image.payload, next(at))
-                await context.tick().until(machine.image.ready)
+                await _until(context, machine.image.ready)
+                await context.tick()
             context.set(machine.image.valid, 0)
             context.set(machine.loss.ready, 1)
-            (loss,) = await context.tick().sample(machine.loss.payload).until(machine.loss.valid)
+            await _until(context, machine.loss.valid)
+            answers.append(context.get(machine.loss.payload) & 0xFFFFFFFF)
+            await context.tick()
             context.set(machine.loss.ready, 0)
-            answers.append(loss & 0xFFFFFFFF)
         else:
             answers.append(context.get(machine.cycles))
+
+
+async def _until(context: SimulatorContext, port: Value) -> None:
+    """Cycles until a port is high. `context.tick().until` complains when a simulation ends before it does."""
+    while not context.get(port):
+        await context.tick()
 
 
 def _compiled(arch: TrainingArch, words: np.ndarray, bar: tqdm) -> np.ndarray:

@@ -50,10 +50,10 @@ class Ranks(wiring.Component):
         step, host = self.i.payload, self.host
         strengthens, scales, survives = (self.i.valid & (step.mode.kind == kind) for kind in (Kind.STRENGTH, Kind.SCALE, Kind.SURVIVE))
 
-        # Scales: that of a step stays until the next.
+        # Scales.
         m.submodules.scales = words = Memory(shape=self.arch.scale, depth=self.arch.ranks, init=[])
         read, write = words.read_port(), words.write_port()
-        m.d.comb += [read.addr.eq(Mux(self.running, step.w, host.address)), read.en.eq(self.i.valid | ~self.running)]
+        m.d.comb += read.addr.eq(Mux(self.running, step.w, host.address))
         before, index = registered(m, read.data), delayed(m, step.w, READ_CYCLES)
         m.d.comb += host.word.eq(before)
         self._strengths(m, delayed(m, strengthens, READ_CYCLES), before.square, index)

@@ -39,7 +39,7 @@ class Scatter(wiring.Component):
         lane, inner, outer = Signal.like(mode.lanes), Signal.like(mode.turns[0]), Signal.like(mode.turns[1])
         further = Signal(self.arch.address_bits)
         turns = inner == mode.turns[0]
-        turns_twice = turns & (outer == mode.turns[1])
+        turns_twice = outer == mode.turns[1]
         with m.If(self.i.valid):
             m.d.sync += [lane.eq(lane + 1), inner.eq(Mux(turns, 0, inner + 1))]
             with m.If(turns):

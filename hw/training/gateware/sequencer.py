@@ -27,7 +27,8 @@ class Sequencer(wiring.Component):
     """Give the instructions up to one that ends a part, with the shift of the contraction that they name, and be `done` a cycle after that.
 
     `begin` begins with the first instruction if `restart`, else behind the part before. `number` asks for a contraction's `control` word,
-    which is there two cycles later. `beyond` when the last instruction that there is room for ends nothing.
+    which is there two cycles later. `beyond` instead of an instruction when there is no room for it: code ended nothing, or all of it was
+    of the part before. While `stop` no instruction is done, so that no other one begins.
 
     Throughput: `hw.training.cycles` says in which cycles.
     """
@@ -44,6 +45,7 @@ class Sequencer(wiring.Component):
                 "control": In(arch.control),
                 "o": Out(stream.Signature(arch.instruction)),
                 "idle": In(1),
+                "stop": In(1),
                 "done": Out(1),
                 "beyond": Out(1),
             }
@@ -67,7 +69,10 @@ class Sequencer(wiring.Component):
                     m.d.sync += at.eq(Mux(self.restart, 0, at))
                     m.next = "Fetch"
             with m.State("Fetch"), m.If(left == 0):
+                m.d.comb += self.beyond.eq(at == self.arch.code_depth)
                 m.next = "Give"
+                with m.If(self.beyond):
+                    m.next = "Wait"
             with m.State("Give"):
                 m.d.comb += self.o.valid.eq(1)
                 with m.If(self.o.ready):
@@ -76,10 +81,10 @@ class Sequencer(wiring.Component):
                 m.d.sync += left.eq(Mux(instruction.kind == Kind.MULTIPLY, MULTIPLY_CYCLES - 2 + instruction.lanes, UNIT_CYCLES - 2))
                 with m.If(self.idle):
                     m.next = "Settle"
-            with m.State("Settle"), m.If(left == 0):
+            with m.State("Settle"), m.If((left == 0) & ~self.stop):
                 m.d.sync += [at.eq(at + 1), left.eq(FETCH_CYCLES - 1)]
-                m.d.comb += [self.done.eq(instruction.end), self.beyond.eq(~instruction.end & (at == self.arch.code_depth - 1))]
+                m.d.comb += self.done.eq(instruction.end)
                 m.next = "Fetch"
-                with m.If(self.done | self.beyond):
+                with m.If(self.done):
                     m.next = "Wait"
         return m

@@ -30,7 +30,8 @@ class Trainer(wiring.Component):
     While the machine is not `busy` a host reads and writes its parts, `HOST_CYCLES` a word: its code, where pixels lie, and a state of the
     training. Then each image comes as its `label` and its pixels on `image`, in the order of their addresses; `loss` is the error at its
     label, when it is done. Behind a batch's `last` image latents, scales and shifts move. `error` when an instruction that should end
-    something does not, or scores would be shifted to the left: then nothing more happens, until reset. `cycles` counts those it is `busy`.
+    something does not, or a shift leaves what its word holds: then no other instruction begins, and the machine stays `busy`, until reset.
+    `cycles` counts those it is `busy`.
 
     Throughput: `hw.training.cycles.cycles`.
     """
@@ -66,19 +67,20 @@ class Trainer(wiring.Component):
         m.submodules.control = control = Control(arch)
 
         # Images in, one by one; behind the last one of a batch all moves.
-        rule, image, given = Signal(arch.rule), Signal(arch.image), Signal(self.label.payload.shape())
-        fill_at, fills = Signal(arch.address_bits), self.image.valid & self.image.ready
+        rule, given = Signal(arch.rule), Signal(self.label.payload.shape())
+        image = Signal(data.ArrayLayout(arch.address_bits, 2))
+        (first, last), fill_at, fills = image, Signal(arch.address_bits), self.image.valid & self.image.ready
         with m.FSM() as reading:
             with m.State("Wait"):
-                m.d.comb += self.label.ready.eq(~self.error)
-                m.d.sync += [given.eq(self.label.payload), fill_at.eq(image.first)]
+                m.d.comb += self.label.ready.eq(1)
+                m.d.sync += [given.eq(self.label.payload), fill_at.eq(first)]
                 with m.If(self.label.valid & self.label.ready):
                     m.next = "Fill"
             with m.State("Fill"):
                 m.d.comb += self.image.ready.eq(1)
                 with m.If(fills):
                     m.d.sync += fill_at.eq(fill_at + 1)
-                    with m.If(fill_at == image.last):
+                    with m.If(fill_at == last):
                         m.d.comb += [sequencer.begin.eq(1), sequencer.restart.eq(1)]
                         m.next = "Image"
             with m.State("Image"), m.If(sequencer.done):
@@ -98,7 +100,7 @@ class Trainer(wiring.Component):
 
         # An instruction's steps, and their operands.
         m.d.comb += [control.running.eq(self.busy), control.number.eq(sequencer.number), sequencer.control.eq(control.word)]
-        m.d.comb += sequencer.idle.eq(walker.idle)
+        m.d.comb += [sequencer.idle.eq(walker.idle), sequencer.stop.eq(self.error)]
         wiring.connect(m, sequencer.o, walker.i)
         m.d.comb += [banks.i.valid.eq(walker.o.valid), banks.i.payload.eq(walker.o.payload)]
         at, step, mode = banks.o.payload, banks.o.valid, banks.o.payload.mode
@@ -195,7 +197,7 @@ class Trainer(wiring.Component):
         with m.If(writes[Part.CODE]):
             m.d.sync += code.eq(chunked)
         with m.If(writes[Part.IMAGE]):
-            m.d.sync += image.eq(host.written)
+            m.d.sync += image[host.address[0]].eq(host.written)
         with m.If(writes[Part.RULE]):
             m.d.sync += rule.eq(host.written)
         with m.Switch(host.part):
