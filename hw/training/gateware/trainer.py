@@ -20,7 +20,7 @@ from hw.training.gateware.sequencer import Sequencer
 from hw.training.gateware.softmax import Softmax
 from hw.training.gateware.unit_step import peak
 
-HOST_CYCLES = Banks.latency + 1
+HOST_CYCLES = Banks.latency + 2
 """Cycles from an address that a host gives to the word there."""
 
 
@@ -94,12 +94,16 @@ class Trainer(wiring.Component):
                         m.next = "Batch"
             with m.State("Batch"), m.If(sequencer.done):
                 m.next = "Wait"
-        waits = reading.ongoing("Wait")
+        waits, running = reading.ongoing("Wait"), Signal()
         m.d.comb += [self.busy.eq(~waits), self.loss.payload.eq(softmax.loss)]
-        m.d.sync += [self.cycles.eq(self.cycles + self.busy), self.error.eq(self.error | control.fault | sequencer.beyond)]
+        m.d.sync += [
+            running.eq(self.busy),
+            self.cycles.eq(self.cycles + self.busy),
+            self.error.eq(self.error | control.fault | sequencer.beyond),
+        ]
 
         # An instruction's steps, and their operands.
-        m.d.comb += [control.running.eq(self.busy), control.number.eq(sequencer.number), sequencer.control.eq(control.word)]
+        m.d.comb += [control.running.eq(running), control.number.eq(sequencer.number), sequencer.control.eq(control.word)]
         m.d.comb += [sequencer.idle.eq(walker.idle), sequencer.stop.eq(self.error)]
         wiring.connect(m, sequencer.o, walker.i)
         m.d.comb += [banks.i.valid.eq(walker.o.valid), banks.i.payload.eq(walker.o.payload)]
@@ -142,7 +146,7 @@ class Trainer(wiring.Component):
             control.patient.eq(rule.patient),
         ]
         wiring.connect(m, mover.ranks, ranks.entry)
-        m.d.comb += ranks.running.eq(self.busy)
+        m.d.comb += ranks.running.eq(running)
 
         # One of them at a time has results.
         masked, moved = Mux(at.x == 0, 0, at.error), Signal(result(arch))
@@ -160,7 +164,7 @@ class Trainer(wiring.Component):
             with m.If(valid):
                 m.d.sync += [moved.number.eq(number), moved.y.eq(y), moved.target.eq(target)]
         m.d.comb += banks.result.payload.eq(moved)
-        m.d.sync += banks.velocity.eq(Mux(waits, written.velocity, mover.o.payload.velocity))
+        m.d.sync += banks.velocity.eq(Mux(writes_latent, written.velocity, mover.o.payload.velocity))
 
         # The largest results.
         largest = Signal(peak(arch))
@@ -177,7 +181,7 @@ class Trainer(wiring.Component):
 
         # A host reads and writes while nothing else does.
         writes = {part: waits & host.en & (host.part == part) for part in Part}
-        with m.If(waits):
+        with m.If(~running):
             m.d.comb += [
                 banks.i.payload.x.eq(host.address),
                 banks.i.payload.mode.x_from.eq(Bank.LATENT),
