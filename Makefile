@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q --numprocesses 2 --dist worksteal
 
 test-slow: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -q -m slow

@@ -1,22 +1,32 @@
 """What all tests share: one thread for torch, and no clock on random cases."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+# Nets this small gain nothing from more threads, and threads that wait for one another on a busy machine cost minutes.
+os.environ["OMP_NUM_THREADS"] = "1"  # numpy and torch read it when they are loaded
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 from bayestt.nets import contract, contract_conv
+from hw.prove import YOSYS
 
-# Nets this small gain nothing from more threads, and threads that wait for one another on a busy machine cost minutes.
-os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 # A busy machine is no failure. Continuous integration meets the same cases every time; people meet new ones.
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ)
 settings.load_profile("here")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Before processes share the tests: have yosys compiled, which its package does at a machine's first call, without a lock."""
+    if session.config.getoption("numprocesses", None):
+        subprocess.run([sys.executable, "-c", YOSYS, "-V"], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,11 @@ CHOICES = [(group, choice) for group, choices in sorted(GROUPS.items()) for choi
 """What the pipeline runs, but for sweeps, which test_sweep.py runs."""
 THREE_STEPS = ["images=384", "batch_size=128", "dense.epochs=1", "fit.epochs=1", "finetune.epochs=1"]
 SMALL_CHAIN = ["quantize.calibration=20", "emulate.images=4", "simulate.images=1"]
+NO_MODES = ["form.fc1.rows=null", "form.fc1.cols=null", "form.fc2.rows=null", "form.fc2.cols=null"]
+SMALL_NET = ["net.sizes=[784,32,10]", *NO_MODES]
 SMALL_RANKS = ["form.fc1.rank=2", "form.fc2.rank=2"]
+COMPILED = ["arch=rows2_lanes2", "simulate.engine=verilator"]
+"""One machine, compiled once for all experiments, whatever theirs is: every machine runs by itself."""
 TWO_STEPS = ["images=64", "batch_size=32"]
 RESNET, SIX_LAYERS = ["net.depth=14", *TWO_STEPS], ["net.widths=[8,8,8,256]", *TWO_STEPS]
 CONVOLUTIONS = {
@@ -64,9 +68,11 @@ def test_every_yaml_runs(group: str, choice: str, published_data: str, tmp_path:
     overrides = [f"data_root={published_data}", *THREE_STEPS]
     whole = group in ("experiment", "arch")
     if choice == "cifar10":
-        overrides += ["net.sizes=[3072,32,10]", "form.fc1.rows=null", "form.fc1.cols=null", "form.fc2.rows=null", "form.fc2.cols=null"]
+        overrides += ["net.sizes=[3072,32,10]", *NO_MODES]
     if group == "experiment":
         overrides += ["prune.gradual={start: 0, end: 1}"]
+    if group == "arch":
+        overrides += SMALL_NET
     if group == "posterior":
         overrides += ["posterior.epochs=1", "posterior.samples=2"]
     if (group, choice) in CONVOLUTIONS:
@@ -77,7 +83,8 @@ def test_every_yaml_runs(group: str, choice: str, published_data: str, tmp_path:
             cfg.form = {}
     else:
         stop = "simulate" if whole else "posterior" if group == "posterior" else "train"
-        cfg = composed(f"{group}={choice}", *overrides, f"stop={stop}", *(SMALL_CHAIN if whole else []), *(SMALL_RANKS if whole else []))
+        small = [*SMALL_CHAIN, *SMALL_RANKS] if whole else []
+        cfg = composed(f"{group}={choice}", *overrides, f"stop={stop}", *small, *(COMPILED if group == "experiment" else []))
     if cfg.teacher is not None and "fit" in cfg.teacher:
         cfg.teacher.fit.epochs = 1
     pipeline.run(cfg, tmp_path)

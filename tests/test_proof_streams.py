@@ -157,7 +157,7 @@ def test_a_mistake_about_scores_is_found(right: str, wrong: str) -> None:
         (Stored, "delayed(m, step.y, READ_CYCLES)", "delayed(m, step.y, 1)"),
         (Stored, "words.w_en.eq(stores[-1])", "words.w_en.eq(stores[1])"),
         (Stored, "words.r_en.eq(self.write.ready)", "words.r_en.eq(1)"),
-        (Stored, "words.level > enough", "words.level > enough + 1"),
+        pytest.param(Stored, "words.level > enough", "words.level > enough + 1", marks=pytest.mark.slow),
         (Stored, "*stores, ", "stores[0], "),
         (Stored, ", words.r_rdy)", ")"),
         (Fetched, "questions.w_data.eq(Cat(step.x, step.y))", "questions.w_data.eq(Cat(step.y, step.x))"),

@@ -16,11 +16,13 @@ def swept(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, check=False)
 
 
-def test_runs_of_a_sweep_have_a_folder_each(tmp_path: Path) -> None:
-    done = swept(tmp_path / "sweep", "experiment=demo", "data_root=/nowhere", "seed=0,1")
-    assert done.returncode == 0, done.stderr
-    trained = sorted(path.parent.name for path in tmp_path.rglob("prune.json"))
-    assert [name.split("seed=")[1] for name in trained] == ["0", "1"] and not [name for name in trained if "nowhere" in name]
+def test_runs_of_a_sweep_have_a_folder_each_and_one_that_diverges_is_one_failed_run(tmp_path: Path) -> None:
+    done = swept(tmp_path / "sweep", "experiment=demo", "data_root=/nowhere", "fit.lr=1e12,1e-3")
+    assert "the objective is" in done.stderr + done.stdout
+    begun, trained = ([path.parent for path in tmp_path.rglob(name)] for name in ("pipeline.log", "prune.json"))
+    assert sorted(path.name.split("fit.lr=")[1].split(",")[0] for path in begun) == ["0.001", "1000000000000.0"]
+    assert [path.name.split("fit.lr=")[1].split(",")[0] for path in trained] == ["0.001"]
+    assert not [path for path in begun if "nowhere" in path.name]
 
 
 def test_optuna_searches_weight_and_learning_rate(tmp_path: Path) -> None:
@@ -33,9 +35,3 @@ def test_optuna_searches_weight_and_learning_rate(tmp_path: Path) -> None:
     assert len({(run.fit.weight, run.fit.lr) for run in tried}) == 2
     assert all(0.2 <= run.fit.weight <= 5 and 1e-3 <= run.fit.lr <= 2e-2 and run.judged_on == "validation" for run in tried)
     assert found["solutions"][0]["params"] in [{"fit.weight": run.fit.weight, "fit.lr": run.fit.lr} for run in tried]
-
-
-def test_a_training_that_diverges_is_one_failed_run(tmp_path: Path) -> None:
-    done = swept(tmp_path / "sweep", "fit.lr=1e12,1e-3")
-    assert "the objective is" in done.stderr + done.stdout
-    assert [path.parent.name.split("fit.lr=")[1][:5] for path in tmp_path.rglob("prune.json")] == ["0.001"]
