@@ -3,13 +3,14 @@
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from bayestt.algebra.einsum import Axes
 from bayestt.algebra.factorization import Factorization
 from bayestt.algebra.fixed import MAX_BITS, Fixed
 from bayestt.ir.descend import IMAGE, accumulator_frac, controlled, fractions
@@ -23,12 +24,10 @@ PRECISION = f"{FACTOR_BITS}/{ACTIVATION_BITS}/{GRADIENT_BITS}"
 """How this arithmetic is called: bits of factors, of activations and biases, of gradients."""
 ERROR = Fixed(GRADIENT_BITS, ERROR_FRAC)
 """The format of the gradient of an image's loss by its scores."""
-Gradients = Callable[[Tensor], list[Tensor]]
-"""From the gradient of a loss by scores (n, rows) to that by every weight."""
 
 
 class FakeQuantized(nn.Sequential):
-    """Images (n, ...) -> scores (n, rows) as `bayestt.ir.descend` computes them, and gradients as it does: a copy of the given net's layers.
+    """Images (n, ...) -> scores (n, rows), and gradients, as `bayestt.ir.descend` computes them: a copy of the given net's layers.
 
     The layers, TensorizedLinear with biases and ReLU between them, keep their weights in floats, of which `descend`'s factors and biases
     are the nearest; scores are exactly the definition's. Gradients pass a rounding as if it were not there (straight-through: Courbariaux,
@@ -63,11 +62,10 @@ class FakeQuantized(nn.Sequential):
         names = [each.name for each in chain.contractions if each.frac is None]
         shifts, counts = (dict(zip(names, buffer.tolist(), strict=True)) for buffer in (self.shifts, self.counts))
         steps = int(self.steps)
-        values = {name: nearest(weights[name], parameter.factor).float() for name, parameter in chain.parameters.items()}
-        values["image"] = nearest(x, IMAGE).float()
-        batch = _Batch(chain, values, shifts, self.training and not steps)
-        for each in chain.forward:
-            batch.contract(each)
+        batch = _Batch(chain, shifts, self.training and not steps)
+
+        def scores(*given: Tensor) -> Tensor:
+            return batch.forth(x, dict(zip(weights, given, strict=True))).to(given[0])
 
         def gradients(slope: Tensor) -> list[Tensor]:
             batch.back(slope)
@@ -77,8 +75,7 @@ class FakeQuantized(nn.Sequential):
             self.steps.add_(1)
             return [batch.gradient(name, weight) / len(x) for name, weight in weights.items()]
 
-        scores = values[chain.scored.name].reshape(len(x), -1) * 2.0 ** -batch.fracs[chain.scored.name]
-        return _Given.apply(scores.to(next(iter(weights.values()))), gradients, *weights.values())
+        return _Given.apply(scores, gradients, *weights.values())
 
     def plain(self) -> nn.Sequential:
         """A float net whose weights are the factors and biases that this one computes with."""
@@ -89,22 +86,32 @@ class FakeQuantized(nn.Sequential):
         return net
 
 
-@dataclass(eq=False)
 class _Batch:
-    """The values that contractions have made of a batch, and the shifts; `fitting` chooses each when it is first needed."""
+    """The values that contractions make of a batch, and their shifts; `fitting` chooses each shift when it is first needed."""
 
-    chain: Training
-    values: Values
-    shifts: dict[str, int]
-    fitting: bool
+    def __init__(self, chain: Training, shifts: dict[str, int], fitting: bool) -> None:
+        self.chain, self.shifts, self.fitting = chain, shifts, fitting
+        self.fracs = fractions(chain, shifts)
+        self.values: Values = {}
 
-    def __post_init__(self) -> None:
-        self.fracs = fractions(self.chain, self.shifts)
-        self.sums = {gradient: name for name, gradient in self.chain.gradients.items()}
+    def forth(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """Make scores (n, rows) of images."""
+        self.values = {name: nearest(weights[name], parameter.factor).float() for name, parameter in self.chain.parameters.items()}
+        self.values["image"] = nearest(x, IMAGE).float()
+        for each in self.chain.forward:
+            self.contract(each)
+        scores = self.chain.scored.name
+        return self.values[scores].reshape(len(x), -1) * 2.0 ** -self.fracs[scores]
 
-    def contract(self, each: Contraction, dtype: torch.dtype | None = None) -> None:
+    def back(self, slope: Tensor) -> None:
+        """Make errors, and gradients summed over images, from the gradient of a mean loss by the scores."""
+        self.values["error"] = nearest(len(slope) * slope, ERROR).float()
+        sums = {*self.chain.gradients.values()}
+        for each in self.chain.backward:
+            self.contract(each, torch.float32, () if each.name in sums else BATCH)
+
+    def contract(self, each: Contraction, dtype: torch.dtype | None = None, batch: Axes = BATCH) -> None:
         """Make a contraction's value."""
-        batch = () if each.name in self.sums else BATCH
         total = accumulated(self.chain, each, self.values, self.fracs, dtype, batch)
         if self.fitting and each.frac is None:
             largest = float(total.abs().max())
@@ -112,12 +119,6 @@ class _Batch:
             self.shifts[each.name] = next(fits, MAX_BITS - 1)
             self.fracs[each.name] = accumulator_frac(each, self.fracs) - self.shifts[each.name]
         self.values[each.name] = rounded(self.chain, each, total, self.values, self.fracs).float()
-
-    def back(self, slope: Tensor) -> None:
-        """Make errors and gradients from the gradient of a mean loss by the scores."""
-        self.values["error"] = nearest(len(slope) * slope, ERROR).float()
-        for each in self.chain.backward:
-            self.contract(each, torch.float32)
 
     def largest(self, names: Sequence[str]) -> dict[str, int]:
         """The largest magnitude in each of these values."""
@@ -134,11 +135,11 @@ class _Batch:
 
 
 class _Given(torch.autograd.Function):
-    """Scores, and how their gradient goes on to the weights."""
+    """Scores of weights, and how the gradient of a loss goes on to these."""
 
     @staticmethod
-    def forward(scores: Tensor, gradients: Gradients, *weights: Tensor) -> Tensor:
-        return scores.clone()
+    def forward(scores: Callable[..., Tensor], gradients: Callable[[Tensor], list[Tensor]], *weights: Tensor) -> Tensor:
+        return scores(*weights)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -155,14 +156,16 @@ class _Given(torch.autograd.Function):
 
 def _check(net: nn.Module) -> None:
     """Refuse, by name, what the arithmetic is not defined for."""
-    layers = [("the network", net)] if not isinstance(net, nn.Sequential) else [*net.named_children()]
-    layers = [layer for k, layer in enumerate(layers) if k or not isinstance(layer[1], nn.Flatten)]
-    for k, (name, layer) in enumerate(layers):
+    layers = (
+        [(f"layer {name!r}", layer) for name, layer in net.named_children()] if isinstance(net, nn.Sequential) else [("the network", net)]
+    )
+    for k, (name, layer) in enumerate(layers[isinstance(layers[0][1], nn.Flatten) :]):
         linear = isinstance(layer, TensorizedLinear) and layer.bias is not None and not layer.recompute
-        if not (isinstance(layer, nn.ReLU) and k + 1 < len(layers) if k % 2 else linear):
+        between = isinstance(layer, nn.ReLU) and layer is not layers[-1][1]
+        if not (between if k % 2 else linear):
             raise ValueError(
-                f"{name} ({layer}) has no arithmetic of {PRECISION} bits: give a chain of tensorized linear layers with biases and without "
-                "recompute, ReLU between them, or another precision"
+                f"{name} ({type(layer).__name__}) has no arithmetic of {PRECISION} bits: give a chain of tensorized linear layers with "
+                "biases and without recompute, ReLU between them, or another precision"
             )
 
 
