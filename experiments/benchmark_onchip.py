@@ -3,8 +3,9 @@
     python experiments/benchmark_onchip.py --mhz 100
 
 Compiled, `hw.training.native`, and torch in integers, `bayestt.nets.descend_batch`, give the machine's state bit for bit. The end of a
-batch is numpy's in both, and told apart for the first: the larger part of a step of 1 image. Torch in float32, by SGD, is another
-training: of the same tensorized net, and of the dense one. A step of 1 image has the end of a batch for itself, a step of 64 shares it.
+batch is numpy's in both, and told apart for the first: the larger part of a step of 1 image. The others are other trainings, by SGD in
+float32: of the same tensorized net, fake-quantised (`bayestt.nets.fake_quantized`) and as it is, and of the dense one. A step of 1 image
+has the end of a batch for itself, a step of 64 shares it.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from bayestt.ir.descend import Rule, moved
 from bayestt.ir.start import start
 from bayestt.ir.training import Training, training
 from bayestt.nets.descend_batch import descend_batch
+from bayestt.nets.fake_quantized import FakeQuantized
 from bayestt.nets.fc import fc
 from bayestt.nets.tensorize import tensorize
 from hw.training.assemble import arch_for, assemble
@@ -71,6 +73,7 @@ def rivals_ms(name: str, images: int) -> dict[str, float]:
         "compiled: images": lambda: summed_gradients(made, state, pixels, labels),
         "compiled: end of the batch, numpy": lambda: moved(made, state, *summed, RULE),
         "torch, the same integers": lambda: descend_batch(made, state, pixels, labels, RULE),
+        "torch, fake-quantised": float_step(FakeQuantized(small), pixels, labels),
         "torch, tensorized, float32": float_step(small, pixels, labels),
         "torch, dense, float32": float_step(dense, pixels, labels),
     }

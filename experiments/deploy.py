@@ -22,6 +22,7 @@ from bayestt.ir.interpret import interpret
 from bayestt.ir.lower import lower
 from bayestt.ir.overflow import overflow
 from bayestt.ir.quantize import quantize
+from bayestt.nets.fake_quantized import FakeQuantized
 from bayestt.nets.trace import trace
 from bayestt.report.layers import layer_of, layers
 from bayestt.report.table import Model
@@ -36,7 +37,8 @@ from hw.verilog import verilog
 
 def to_integer(cfg: DictConfig, data: Dataset, folder: Path) -> Result:
     """Trace the pruned net, and turn it into the integer model, its contractions in the order that suits the machine."""
-    traced = trace(loaded(cfg, folder, "pruned"), torch.from_numpy(data.test.images[:1]))
+    pruned = loaded(cfg, folder, "pruned")
+    traced = trace(pruned.plain() if isinstance(pruned, FakeQuantized) else pruned, torch.from_numpy(data.test.images[:1]))
     graph = fold(traced, group_cost(instantiate(cfg.arch)))
     integer = quantize(graph, data.train.images[: cfg.quantize.calibration], cfg.quantize.weight_bits, cfg.quantize.activation_bits)
     if cfg.quantize.finetune is not None:

@@ -35,9 +35,11 @@ from bayestt.data.dataset import Dataset
 from bayestt.ir.graph import Graph
 from bayestt.nets import weights
 from bayestt.nets.conv import TensorizedConv2d
+from bayestt.nets.fake_quantized import PRECISION, FakeQuantized
 from bayestt.nets.rounded import Rounded
 from bayestt.nets.tensorize import TensorizedLinear, tensorize, tensorized
 from bayestt.report import table
+from bayestt.report.training_memory import FLOAT_BITS, factor_bits
 
 SILENT = 1e-30
 """Of the largest contribution in a bond: less is that of a rank which a budget has set to zero."""
@@ -147,8 +149,14 @@ def loaded(cfg: DictConfig, folder: Path, name: str) -> nn.Module:
 
 
 def _tensorized(cfg: DictConfig, dense: nn.Module, **changes: int) -> nn.Module:
-    """A fresh net in the forms that are asked for, with these changes."""
-    return tensorize(dense, {glob: replace(form, **changes) for glob, form in forms(cfg).items()}, cfg.recompute)
+    """A fresh net in the forms that are asked for, with these changes, and in the arithmetic of few bits where that is."""
+    net = tensorize(dense, {glob: replace(form, **changes) for glob, form in forms(cfg).items()}, cfg.recompute)
+    return FakeQuantized(net) if cfg.precision == PRECISION else net
+
+
+def _precision(cfg: DictConfig) -> str:
+    """What layers multiply in while they learn, those aside that compute in few bits by themselves."""
+    return "fp32" if cfg.precision == PRECISION else cfg.precision
 
 
 def _cut(cfg: DictConfig, net: nn.Module) -> nn.Module:
@@ -179,7 +187,7 @@ def _fit(cfg: DictConfig, data: Dataset, folder: Path, name: str, net: nn.Module
         teacher=_teacher(cfg, data, folder) if name not in ("dense", "teacher") else None,
         checkpoint=folder / f"{name}.training",
         watch=tensorboard(folder / "tensorboard" / name) if cfg.tensorboard and first() else None,
-        **{"precision": cfg.precision, **settings},
+        **{"precision": _precision(cfg), **settings},
     )
 
 
@@ -203,7 +211,7 @@ def _teacher(cfg: DictConfig, data: Dataset, folder: Path) -> Teacher | None:
     if "net" not in cfg.teacher:
         return Teacher(loaded(cfg, folder, "dense").to(cfg.device), cfg.teacher.share, cfg.teacher.temperature)
     settings = [OmegaConf.to_container(part, resolve=True) for part in (cfg.teacher.net, cfg.teacher.fit)]
-    made_with = json.dumps([*settings, cfg.batch_size, cfg.precision, repr(instantiate(cfg.augment))])
+    made_with = json.dumps([*settings, cfg.batch_size, _precision(cfg), repr(instantiate(cfg.augment))])
     file = Path(cfg.teacher.folder) / f"{digest(made_with, *_images(cfg, data))}.weights"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")) if first() else nullcontext():
@@ -221,12 +229,13 @@ def _keep(net: nn.Module, file: Path) -> None:
 
 
 def _judged(cfg: DictConfig, data: Dataset, name: str, learned: Posterior | nn.Module, samples: int = 1) -> Result:
-    """A float net's row in the results, and its calibration, on the split that the configuration names."""
+    """A net's row in the results, and its calibration, on the split that the configuration names."""
     split = getattr(data, cfg.judged_on)
     probabilities = predict(learned, split.images, samples)
     reached = score(probabilities, split.labels)
     parameters = learned.parameters if isinstance(learned, Posterior) else _parameters(learned)
-    row = table.Model(name, reached.accuracy, parameters, 32 * parameters, reached.nll, reached.ece)
+    bits = factor_bits(learned.chain) if isinstance(learned, FakeQuantized) else FLOAT_BITS * parameters
+    row = table.Model(name, reached.accuracy, parameters, bits, reached.nll, reached.ece)
     return asdict(row) | {"bins": reliability(probabilities, split.labels)}
 
 

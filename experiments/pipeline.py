@@ -29,8 +29,10 @@ from omegaconf import DictConfig
 from page import Result
 
 from bayestt.bayes.memory import keep_freed_memory
-from bayestt.bayes.processes import first, together
+from bayestt.bayes.processes import count, first, together
+from bayestt.bayes.step import PRECISIONS
 from bayestt.data.dataset import Dataset
+from bayestt.nets.fake_quantized import PRECISION
 
 log = logging.getLogger("pipeline")
 ROOT = Path(__file__).parent.parent
@@ -93,10 +95,13 @@ def objectives(cfg: DictConfig, results: Mapping[str, Result]) -> float | tuple[
 def _check(cfg: DictConfig) -> None:
     """Refuse words that mean nothing, before anything is trained."""
     rules = {"start": STEPS, "stop": STEPS, "judged_on": ("test", "validation"), "baselines": learn.RIVALS, "objectives": OBJECTIVES}
+    rules |= {"precision": (*PRECISIONS, PRECISION)}
     for key, known in rules.items():
         for word in [cfg[key]] if isinstance(cfg[key], str) else cfg[key]:
             if word not in known:
                 raise ValueError(f"{key}={word}: expected one of {', '.join(known)}")
+    if cfg.precision == PRECISION and count() > 1:
+        raise ValueError(f"precision={PRECISION}: scales would differ from process to process, give one process or another precision")
 
 
 def _commit() -> str | None:

@@ -17,6 +17,7 @@ from bayestt.artifact import read_arrays
 from bayestt.bayes.predict import predict, score
 from bayestt.bayes.prune import ranks
 from bayestt.bayes.teacher import Teacher
+from bayestt.nets.fake_quantized import FakeQuantized
 from bayestt.nets.tensorize import tensorize
 
 CONF = str(Path(__file__).parent.parent / "conf")
@@ -82,6 +83,18 @@ def test_recomputing_is_everywhere_and_changes_no_weight(finished: Path, tmp_pat
     for net in (pruned, *(rival(cfg, dense, pruned) for rival in learn.RIVALS.values())):
         assert net.fc1.recompute and net.fc2.recompute
     assert not learn.loaded(composed(), finished, "pruned").fc1.recompute
+
+
+def test_in_few_bits_tensorized_nets_learn_and_count_them_and_the_chain_goes_on(finished: Path, tmp_path: Path) -> None:
+    few = ["precision=4/8/16", "quantize.weight_bits=4", "quantize.calibration=20", "emulate.images=4", "baselines=[uniform]"]
+    found = ran(tmp_path, *few, "baseline_lrs=[1e-2]", "posterior=mean_field", "posterior.epochs=1", "stop=emulate")
+    pruned = learn.loaded(composed(*few), tmp_path, "pruned")
+    biases = 512 + 10
+    for row in (found["train"]["tensorized"], found["prune"], found["baselines"]["uniform"]):
+        assert row["bits"] == 4 * (row["parameters"] - biases) + 8 * biases
+    assert isinstance(pruned, FakeQuantized) and int(pruned.steps) == 20
+    ours, theirs = (read_arrays(folder / "dense.weights", "weights")[1] for folder in (tmp_path, finished))
+    assert all((ours[name] == theirs[name]).all() for name in theirs) and found["train"]["dense"]["bits"] == 32 * 407_050
 
 
 @pytest.mark.filterwarnings("ignore:ranks clipped")

@@ -162,6 +162,9 @@ MISTAKES = {
     "unknown baseline": (["baselines=[unifrom]"], "baselines=unifrom: expected one of uniform, decomposed"),
     "unknown objective": (["objectives=[accuracy,size]"], "objectives=size: expected one of accuracy, nll, parameters"),
     "unknown split": (["judged_on=train"], "judged_on=train: expected one of test, validation"),
+    "unknown precision": (["precision=4/8/8"], "precision=4/8/8: expected one of fp32, bf16, 4/8/16"),
+    "a dense layer in few bits": (["precision=4/8/16", "~form.fc2"], r"layer 'fc2' \(Linear\) has no arithmetic of 4/8/16 bits"),
+    "recomputing in few bits": (["precision=4/8/16", "recompute=true"], r"layer 'fc1' .* has no arithmetic .* without recompute"),
     "a layer that is not there": (["+form.fc9={_target_: bayestt.algebra.formats.Form, format: cp, rank: 2}"], "fc9.*nearest"),
     "modes of another size": (["form.fc1.rows=[4,4]"], r"4 \* 4 = 16 and the weight has 512"),
     "no rank": (["form.fc1.rank=0"], "every rank is at least 1"),
@@ -174,6 +177,12 @@ MISTAKES = {
 def test_a_mistake_is_refused(overrides: list[str], words: str, finished: Path) -> None:
     with pytest.raises(ValueError, match=words):
         run_here(finished, *overrides)
+
+
+def test_few_bits_are_one_processs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "count", lambda: 2)
+    with pytest.raises(ValueError, match="precision=4/8/16: scales would differ from process to process, give one process"):
+        run_here(tmp_path, "precision=4/8/16")
 
 
 SAID = {

@@ -194,14 +194,16 @@ def moved(training: Training, state: State, totals: Values, largest: Mapping[str
     for name in training.parameters:
         there = alive_entries(training, scales, name)
         latents[name], velocities[name] = np.where(there, latents[name], 0), np.where(there, velocities[name], 0)
-    shifts, counts = _controlled(training, state, largest)
+    shifts, counts = controlled(training, state.shifts, state.counts, state.steps, largest)
     return State(latents, velocities, shifts, counts, scales, register, state.steps + 1)
 
 
-def _controlled(training: Training, state: State, largest: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+def controlled(
+    training: Training, shifts: Mapping[str, int], counts: Mapping[str, int], steps: int, largest: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, int]]:
     """Shifts and counts after a step: above 7/8 of its range a result asks for a larger shift, below 5/16 for a smaller one."""
-    shifts, counts = dict(state.shifts), dict(state.counts)
-    patience = IMPATIENT if state.steps < IMPATIENT_STEPS else PATIENT
+    shifts, counts = dict(shifts), dict(counts)
+    patience = IMPATIENT if steps < IMPATIENT_STEPS else PATIENT
     for each in training.contractions:
         if each.frac is None:
             end = 1 << (each.bits - 1)

@@ -1,17 +1,20 @@
 """The training step of `bayestt.ir.descend` on whole batches in torch: the same integers, many times faster."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bayestt.algebra.einsum import numbered
+from bayestt.algebra.einsum import Axes, numbered
 from bayestt.algebra.fixed import MAX_BITS
 from bayestt.ir.descend import Rule, State, accumulator_frac, check, error, factors_of, fractions, moved
 from bayestt.ir.interpret import EXACT_FLOAT32
 from bayestt.ir.training import BIAS_BITS, GRADIENT_BITS, Contraction, Training
 
+BATCH = ("n",)
+"""The axis of images."""
 Values = dict[str, Tensor]
 """By name factors, and of a batch of images, along its first axis, all else: integers as floats."""
 
@@ -24,11 +27,11 @@ def descend_batch(training: Training, state: State, images: np.ndarray, labels: 
     check(training, images, labels)
     values, fracs = _read(training, state, images)
     for each in training.forward:
-        values[each.name] = _contracted(training, each, values, fracs)
+        values[each.name] = contracted(training, each, values, fracs)
     scores = values[training.scored.name].numpy().astype(np.int64)
     values["error"] = torch.from_numpy(np.stack([error(*pair) for pair in zip(scores, labels, strict=True)]).astype(np.float32))
     for each in training.backward:
-        values[each.name] = _contracted(training, each, values, fracs)
+        values[each.name] = contracted(training, each, values, fracs)
     largest = {name: int(values[name].abs().max()) for name in state.shifts}
     totals = {}
     for name, gradient in training.gradients.items():
@@ -44,7 +47,7 @@ def scores(training: Training, state: State, images: np.ndarray) -> np.ndarray:
     for some in np.array_split(images, -(-len(images) // 500)):
         values, fracs = _read(training, state, some)
         for each in training.forward:
-            values[each.name] = _contracted(training, each, values, fracs)
+            values[each.name] = contracted(training, each, values, fracs)
         found.append(values[training.scored.name].reshape(len(some), -1).numpy().astype(np.int64))
     return np.concatenate(found)
 
@@ -55,32 +58,44 @@ def _read(training: Training, state: State, images: np.ndarray) -> tuple[Values,
     return {**given, "image": torch.from_numpy(images.astype(np.float32))}, fractions(training, state.shifts)
 
 
-def _contracted(training: Training, each: Contraction, values: Values, fracs: Mapping[str, int]) -> Tensor:
+def contracted(training: Training, each: Contraction, values: Values, fracs: Mapping[str, int]) -> Tensor:
     """A contraction of all images, rounded."""
-    exact = torch.float32 if 2 * training.bound(each) <= EXACT_FLOAT32 else torch.float64
+    return rounded(training, each, accumulated(training, each, values, fracs), values, fracs)
+
+
+def accumulated(
+    training: Training, each: Contraction, values: Values, fracs: Mapping[str, int], dtype: torch.dtype | None = None, batch: Axes = BATCH
+) -> Tensor:
+    """A contraction's sums before they are rounded: of every image, or with no `batch` of all together; exact, or added in a `dtype`."""
+    fits = 2 * training.bound(replace(each, bias="")) <= EXACT_FLOAT32
+    dtype = dtype or (torch.float32 if fits else torch.float64)
     arrays, names = [], []
     for name, axes in each.args:
-        batch = () if name in training.parameters else ("n",)
-        arrays.append(values[name].reshape(*(values[name].shape[: len(batch)]), *training.shape(axes)).to(exact))
-        names.append((*batch, *axes))
-    total = torch.einsum(*numbered(arrays, names, ("n", *each.axes)))
-    frac = accumulator_frac(each, fracs)
+        several = () if name in training.parameters else BATCH
+        arrays.append(values[name].reshape(*(values[name].shape[: len(several)]), *training.shape(axes)).to(dtype))
+        names.append((*several, *axes))
+    total = torch.einsum(*numbered(arrays, names, (*batch, *each.axes)))
     if each.bias:
         bias = values[each.bias].double().reshape(training.shape(each.axes))
-        total = total + _rounded(bias, fracs[each.bias] - frac, BIAS_BITS)
-    rounded = _rounded(total, frac - fracs[each.name], each.bits)
+        total = total + _rescaled(bias, fracs[each.bias] - accumulator_frac(each, fracs), BIAS_BITS)
+    return total
+
+
+def rounded(training: Training, each: Contraction, total: Tensor, values: Values, fracs: Mapping[str, int]) -> Tensor:
+    """A contraction's value from its sums."""
+    made = _rescaled(total, accumulator_frac(each, fracs) - fracs[each.name], each.bits)
     if each.relu:
-        rounded = rounded.relu()
-    return rounded * (values[each.mask].reshape(rounded.shape) != 0) if each.mask else rounded
+        made = made.relu()
+    return made * (values[each.mask].reshape(made.shape) != 0) if each.mask else made
 
 
-def _rounded(values: Tensor, shift: int, bits: int) -> Tensor:
+def _rescaled(values: Tensor, shift: int, bits: int) -> Tensor:
     """`bayestt.algebra.fixed.rescale` of integers that are floats."""
     shift = max(1 - MAX_BITS, min(shift, MAX_BITS - 1))
-    # A half is added before the division, where floats hold the sum exactly.
-    half = 2.0 ** (shift - 1) if shift > 0 else 0.0
     top = 2.0 ** (bits - 1)
-    return ((values + half) * 2.0**-shift).floor_().clamp_(-top, top - 1)
+    # Floats that held the integers and a half of the step hold this sum too.
+    halves_up = 0.5 if shift > 0 else 0.0
+    return values.mul(2.0**-shift).add_(halves_up).floor_().clamp_(-top, top - 1)
 
 
 def _added(velocity: np.ndarray, gradients: Tensor) -> Tensor:

@@ -79,15 +79,19 @@ def _value(graph: Graph, op: Op, values: Mapping[str, Tensor], given: Tensor) ->
     return args[0].reshape(len(args[0]), *graph.shape(op.axes[1:]))
 
 
-def _round(values: Tensor, fixed: Fixed) -> Tensor:
-    """The nearest numbers of a format, halves up, saturated; their gradient is the values', where these are in its range."""
-    step = 2.0**-fixed.frac
-    within = values.clamp(fixed.low * step, fixed.high * step)
-    exact = values.detach() / step
+def nearest(values: Tensor, fixed: Fixed) -> Tensor:
+    """The nearest integers of a format, halves up, saturated, as floats: `bayestt.algebra.fixed.quantize` in torch, without a gradient."""
+    exact = values.detach() * 2.0**fixed.frac
     below = exact.floor()
     # Not floor(exact + 0.5): of the number just below a half, where training leaves many a weight, that sum is rounded up to 1.
-    nearest = (below + (exact - below >= 0.5)).clamp(fixed.low, fixed.high) * step
-    return nearest + (within - within.detach())
+    return (below + (exact - below >= 0.5)).clamp(fixed.low, fixed.high)
+
+
+def _round(values: Tensor, fixed: Fixed) -> Tensor:
+    """The nearest numbers of a format; their gradient is the values', where these are in its range."""
+    step = 2.0**-fixed.frac
+    within = values.clamp(fixed.low * step, fixed.high * step)
+    return nearest(values, fixed) * step + (within - within.detach())
 
 
 def _arranged(values: Tensor, axes: Axes, wanted: Axes) -> Tensor:
