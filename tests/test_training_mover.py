@@ -8,6 +8,7 @@ from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.sim import SimulatorContext
 from learnable import small_chain
+from test_training_assemble import FREE
 from test_training_ranks import hold_scales, machine_of, simulate, step, write_scales
 
 from bayestt.ir.descend import Rule
@@ -138,11 +139,12 @@ def _hold_to_the_machine(
             for results in (steps, latents, peaks):
                 results.clear()
             context.set(ranks.running, 1)
+            apart = 1 if fields["kind"] in FREE else SPACING
             for k, operands in enumerate(zip(x, total, strict=True)):
                 addresses = {stream: int(at[stream][k]) for stream in ("w", "init", "y") if stream in at}
                 last = k + 1 == len(x)
                 payload = {"x": operands[0], "total": operands[1], **addresses, "complete": last, "mode": fields}
-                await step(context, mover.i, payload, PAUSE if last else SPACING + int(random.choice([0, 0, 0, 3])))
+                await step(context, mover.i, payload, PAUSE if last else apart + int(random.choice([0, 0, 0, 3])))
 
             _KINDS[Kind(fields["kind"])](machine, machine.arch.instruction.const(fields), at)
             assert (latents, peaks) == _expected(machine, fields, at, steps, total)

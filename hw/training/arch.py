@@ -18,7 +18,8 @@ SHIFT_BITS, SIGNED_SHIFT_BITS, COUNT_BITS = 5, 8, 4
 CLASSES = 256
 """Most scores of an image: the odds of so many fit in one block of a chip's memory, and a reciprocal is found of their sum's 23 bits."""
 SPACING = 8
-"""Cycles from one step to the next of every instruction but MULTIPLY: its innermost loop is so long and moves nothing."""
+"""Cycles from one step to the next of PEAK, ODDS, CHANCE, STRENGTH, SCALE, SURVIVE and CONTROL: their innermost loop is so long and moves
+nothing."""
 LANE_LOOPS = 2
 """Loops around the innermost one in which the results of the lanes leave."""
 

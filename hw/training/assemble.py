@@ -35,9 +35,9 @@ def assemble(training: Training, arch: TrainingArch) -> TrainingProgram:
 
 
 def arch_for(training: Training, lanes: int = 16) -> TrainingArch:
-    """The machine of so many lanes, and of the loops of every one, that has room for a training and no more."""
-    needed = assemble(training, TrainingArch(lanes, **dict.fromkeys(WHAT, BOUNDLESS))).needed
-    return TrainingArch(lanes, **needed)
+    """The machine of so many lanes that has room for a training and no more; one of which ranks were removed may need more of something."""
+    program = assemble(training, TrainingArch(lanes, **dict.fromkeys(WHAT, BOUNDLESS)))
+    return TrainingArch(lanes, program.loops, **program.needed)
 
 
 def _image_part(training: Training, steps: Sequence[Operation], made: Layout, arch: TrainingArch) -> Iterator[dict]:
@@ -163,7 +163,7 @@ def _parameter(kind: Kind, name: str, training: Training, made: Layout, arch: Tr
         raise ValueError(f"parameter {name!r} is of ranks {named}, the machine takes at most two of an entry: give another format")
     own, place = _index(parameter.rank, made), _elements(made.places[name])
     streams = {"x": place, "w": own, "init": _index(others[0], made) if others else own, "y": place}
-    return _walk(kind, _pieces(parameter.axes, made), streams, made, arch, spaced=True, x_from=Bank.LATENT, **fields)
+    return _walk(kind, _pieces(parameter.axes, made), streams, made, arch, x_from=Bank.LATENT, **fields)
 
 
 def _nest(

@@ -42,6 +42,11 @@ class TrainingProgram:
         """How much the training needs of what an arch limits, by its field."""
         return {**self.layout.words, "code_depth": len(self.code)}
 
+    @property
+    def loops(self) -> int:
+        """The loops of the instruction that has most."""
+        return max(level for instruction in self._instructions for level, loop in enumerate(instruction.loops, 1) if loop.steps)
+
     @cached_property
     def _instructions(self) -> tuple[data.Const, ...]:
         return tuple(map(self.arch.instruction.from_bits, self.code))

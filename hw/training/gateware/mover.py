@@ -29,7 +29,8 @@ class Mover(wiring.Component):
     for latents that are there, whose squares are added to `ranks`. The shift `register` of draws becomes `written` with `en`.
     `bayestt.ir.descend.moved` is its definition in software.
 
-    Latency: 8 cycles from a step to its latent, 10 to when its square is added. Throughput: 1 latent in 8 cycles.
+    Latency: 8 cycles from a step to its latent, 10 to when its square is added. Throughput: 1 latent a cycle, those of another mode 8
+    cycles later.
     """
 
     latency = READ_CYCLES + Multiplier.latency + 4
@@ -53,49 +54,57 @@ class Mover(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        moves, cleans = (self.i.valid & (self.i.payload.mode.kind == kind) for kind in (Kind.MOVE, Kind.CLEAN))
-        step = Signal(unit_step(self.arch))
+        given, mode = self.i.payload, Signal(self.arch.mode)
+        moves, cleans = (self.i.valid & (given.mode.kind == kind) for kind in (Kind.MOVE, Kind.CLEAN))
         with m.If(self.i.valid):
-            m.d.sync += step.eq(self.i.payload)
-        m.d.comb += [self.ranks.own.eq(self.i.payload.w), self.ranks.other.eq(self.i.payload.init), self.ranks.asks.eq(moves | cleans)]
-        there = self.ranks.there
+            m.d.sync += mode.eq(given.mode)
+        m.d.comb += [self.ranks.own.eq(given.w), self.ranks.other.eq(given.init)]
+        x = delayed(m, given.x[:LATENT_BITS].as_signed(), READ_CYCLES)
 
         # The gradient goes as far up as a move has bits below the point; the latent is multiplied by its rank's strength.
         up, coarse, fine = Signal(range(DRAW_BITS)), Signal(signed(MOVE_BITS)), Signal(signed(MOVE_BITS))
+        first = delayed(m, given.total)
+        total = delayed(m, first)
         m.d.sync += [
-            up.eq(DRAW_BITS - self.rate - step.mode.brake),
-            coarse.eq(step.total << (up[FINE_BITS:] << FINE_BITS)),
+            up.eq(DRAW_BITS - self.rate - mode.brake),
+            coarse.eq(total << (up[FINE_BITS:] << FINE_BITS)),
             fine.eq(coarse << up[:FINE_BITS]),
         ]
+        m.submodules.pull = pull = Multiplier(LATENT_BITS, STRENGTH_BITS)
+        m.d.comb += [pull.a.eq(x), pull.b.eq(self.ranks.strength)]
 
         # What is left of the gradient: less a part of it, rounded half up.
         part, velocity = Signal(signed(GRADIENT_BITS + 1)), Signal(signed(GRADIENT_BITS))
-        m.d.sync += [part.eq((step.total << 1) >> self.momentum), velocity.eq(step.total - ((part + 1) >> 1))]
-
-        m.submodules.pull = pull = Multiplier(LATENT_BITS, STRENGTH_BITS)
-        m.d.comb += [pull.a.eq(step.x), pull.b.eq(self.ranks.strength)]
+        m.d.sync += [part.eq((total << 1) >> self.momentum), velocity.eq(delayed(m, total) - ((part + 1) >> 1))]
 
         # The draw decides whether what is below the point counts.
         m.submodules.draws = draws = Draws()
         move, rounded, left = Signal(signed(MOVE_BITS)), Signal(signed(MOVE_BITS + 1)), Signal(signed(MOVE_BITS - DRAW_BITS + 2))
-        drawn = delayed(m, moves, READ_CYCLES + Multiplier.latency + 1) & there
-        m.d.comb += [draws.advance.eq(drawn), draws.written.eq(self.written), draws.en.eq(self.en), self.register.eq(draws.register)]
-        m.d.sync += [
-            move.eq(fine + Mux(step.mode.pulled, pull.product, 0)),
-            rounded.eq(move + Mux(there, draws.draw, 0)),
-            left.eq(step.x - (rounded >> DRAW_BITS)),
-        ]
-        stays = there & (step.mode.kind == Kind.MOVE)
-        latent = delayed(m, Mux(stays, saturated(left, LATENT_BITS), 0))
-        moved = delayed(m, moves, self.latency)
+        there = delayed(m, self.ranks.there, Multiplier.latency + 1)
         m.d.comb += [
-            self.o.valid.eq(moved | (delayed(m, cleans, self.latency) & ~there)),
-            self.o.payload.y.eq(step.y),
+            draws.advance.eq(delayed(m, moves, READ_CYCLES + Multiplier.latency + 1) & there),
+            draws.written.eq(self.written),
+            draws.en.eq(self.en),
+            self.register.eq(draws.register),
+        ]
+        m.d.sync += [
+            move.eq(fine + Mux(mode.pulled, pull.product, 0)),
+            rounded.eq(move + Mux(there, draws.draw, 0)),
+            left.eq(delayed(m, x, Multiplier.latency + 2) - (rounded >> DRAW_BITS)),
+        ]
+
+        # What the entry becomes.
+        stays = delayed(m, there, 2)
+        keeps, stayed, moved = stays & (mode.kind == Kind.MOVE), delayed(m, stays), delayed(m, moves, self.latency)
+        latent = delayed(m, Mux(keeps, saturated(left, LATENT_BITS), 0))
+        m.d.comb += [
+            self.o.valid.eq(moved | (delayed(m, cleans, self.latency) & ~stayed)),
+            self.o.payload.y.eq(delayed(m, given.y, self.latency)),
             self.o.payload.latent.eq(latent),
-            self.o.payload.velocity.eq(delayed(m, Mux(stays, velocity, 0))),
+            self.o.payload.velocity.eq(delayed(m, Mux(keeps, delayed(m, velocity, 3), 0))),
             self.peak.valid.eq(delayed(m, moves)),
-            self.peak.payload.number.eq(step.mode.number),
-            self.peak.payload.magnitude.eq(abs(step.total)),
+            self.peak.payload.number.eq(mode.number),
+            self.peak.payload.magnitude.eq(abs(first)),
         ]
 
         m.submodules.square = square = Multiplier(LATENT_BITS, LATENT_BITS)
@@ -103,7 +112,7 @@ class Mover(wiring.Component):
             square.a.eq(latent),
             square.b.eq(latent),
             self.ranks.square.eq(square.product),
-            self.ranks.to.eq(delayed(m, step.w, Multiplier.latency)),
-            self.ranks.adds.eq(delayed(m, moved & there, Multiplier.latency)),
+            self.ranks.to.eq(delayed(m, given.w, self.latency + Multiplier.latency)),
+            self.ranks.adds.eq(delayed(m, moved & stayed, Multiplier.latency)),
         ]
         return m

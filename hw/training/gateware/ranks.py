@@ -16,6 +16,8 @@ from hw.training.gateware.unit_step import host_port, unit_step
 
 READ_CYCLES = 2
 """Cycles from a step to the word that it reads."""
+SUM_CYCLES = READ_CYCLES + 1
+"""Cycles from what is added to an index until its sum is written."""
 
 
 class Ranks(wiring.Component):
@@ -24,12 +26,12 @@ class Ranks(wiring.Component):
     A STRENGTH step finds how strongly the index at `w` pulls on its latents, 2**`pull` / square; 0 unless there are `pulls`. SCALE steps
     move squares towards their best, by the energy and the number of the entries that were added, which are 0 afterwards. SURVIVE steps
     over the same indices take those whose square is small, but the largest. An `entry` is `there` if both its indices are, and has the
-    `strength` of its own, two cycles after it `asks` and until the next one does; it `adds` its square to an index. Index 0 is of no rank:
-    it has no steps, and what is added to it is never looked at. While nothing is `running` a host reads and writes scales; it must write
-    those of all indices, 0 as well, and what was added to them is then 0.
+    `strength` of its own, two cycles later; it `adds` its square to an index. Index 0 is of no rank: it has no steps, and what is added to
+    it is never looked at. While nothing is `running` a host reads and writes scales; it must write those of all indices, 0 as well, and
+    what was added to them is then 0.
 
     Latency: from a step until the next walk may begin 11 cycles (STRENGTH), 17 (SCALE), 4 (SURVIVE); 4 from what is added. Throughput: 1
-    step, 1 question and 1 sum in 8 cycles.
+    step in 8 cycles, 1 entry and 1 sum a cycle.
     """
 
     def __init__(self, arch: TrainingArch) -> None:
@@ -88,7 +90,6 @@ class Ranks(wiring.Component):
         own, other, write_alive = alive.read_port(), alive.read_port(), alive.write_port()
         m.d.comb += [getattr(write_alive, name).eq(getattr(write, name)) for name in ("addr", "en")]
         m.d.comb += [write_alive.data.eq(after.alive), own.addr.eq(self.entry.own), other.addr.eq(self.entry.other)]
-        m.d.comb += [port.en.eq(self.entry.asks) for port in (own, other)]
         m.d.comb += self.entry.there.eq(delayed(m, own.data & other.data))
         return m
 
@@ -110,7 +111,6 @@ class Ranks(wiring.Component):
             write.data.eq(Mux(self.pulls, rescale.number, 0)),
             write.en.eq(delayed(m, strengthens, latency)),
             read.addr.eq(self.entry.own),
-            read.en.eq(self.entry.asks),
             self.entry.strength.eq(registered(m, read.data)),
         ]
 
@@ -122,10 +122,17 @@ class Ranks(wiring.Component):
         entry, host = self.entry, self.host
         m.d.comb += read.addr.eq(Mux(entry.adds, entry.to, asked))
         found, more = registered(m, read.data), Signal(layout)
-        m.d.sync += [more.energy.eq(found.energy + delayed(m, entry.square, READ_CYCLES)), more.entries.eq(found.entries + 1)]
-        added = delayed(m, entry.adds, READ_CYCLES + 1)
+
+        # What was added to the same index in the last cycles is not yet in the memory.
+        before = found
+        for age in reversed(range(1, SUM_CYCLES + 1)):
+            again = delayed(m, entry.adds, age) & (delayed(m, entry.to, age) == entry.to)
+            before = Mux(delayed(m, again, READ_CYCLES), delayed(m, more, age - 1), before)
+        before = data.View(layout, before)
+        m.d.sync += [more.energy.eq(before.energy + delayed(m, entry.square, READ_CYCLES)), more.entries.eq(before.entries + 1)]
+        added = delayed(m, entry.adds, SUM_CYCLES)
         m.d.comb += [
-            write.addr.eq(Mux(added, delayed(m, entry.to, READ_CYCLES + 1), Mux(scaled, scaled_index, host.address))),
+            write.addr.eq(Mux(added, delayed(m, entry.to, SUM_CYCLES), Mux(scaled, scaled_index, host.address))),
             write.data.eq(Mux(added, more, 0)),
             write.en.eq(added | scaled | host.en),
         ]
@@ -133,12 +140,11 @@ class Ranks(wiring.Component):
 
 
 def entry_port(arch: TrainingArch) -> wiring.Signature:
-    """An entry `asks` for its own index and another; another one `adds` its square to an index."""
+    """An entry gives its own index and another; another one `adds` its square to an index."""
     return wiring.Signature(
         {
             "own": Out(arch.address_bits),
             "other": Out(arch.address_bits),
-            "asks": Out(1),
             "there": In(1),
             "strength": In(signed(STRENGTH_BITS)),
             "to": Out(arch.address_bits),
