@@ -1,4 +1,4 @@
-// What the step of every training is made of; hw/training/native.py writes constants and tables before it, the step of one behind it.
+// What the steps of every training are made of; hw/training/native.py writes constants and tables before it, those of one behind it.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -18,6 +18,8 @@ inline int32_t rescaled(int32_t sum, int shift, int bits) {
     const int first = shift > 0 ? shift - 1 : 0, half = shift > 0;
     return saturated(((sum >> first) + half) >> half, bits);
 }
+
+inline int within(int shift) { return std::min(std::max(shift, 1 - MAX_BITS), MAX_BITS - 1); }
 
 // The same of a shift that may be below 0.
 inline int32_t rescaled_any(int32_t sum, int shift, int bits) {
@@ -64,6 +66,15 @@ inline void product(const element *x, const int *x_row, const int *x_summed, con
     }
 }
 
+struct Reciprocal { int32_t mantissa; int exponent; };
+
+// bayestt.algebra.reciprocal.reciprocal
+inline Reciprocal reciprocal(uint32_t value) {
+    const int exponent = 31 - __builtin_clz(value) - INDEX_BITS;
+    const uint32_t leading = exponent < 0 ? value << -exponent : value >> exponent;
+    return {RECIPROCAL[leading - (1 << INDEX_BITS)], exponent + MANTISSA_BITS};
+}
+
 // bayestt.ir.descend.error
 template <int CLASSES> inline void softmax_error(const element *scores, int label, element *errors) {
     const int largest = *std::max_element(scores, scores + CLASSES);
@@ -72,8 +83,51 @@ template <int CLASSES> inline void softmax_error(const element *scores, int labe
         const int below = largest - scores[k];
         sum += odds[k] = below < int(sizeof EXPONENTIAL / sizeof *EXPONENTIAL) ? EXPONENTIAL[below] : 0;
     }
-    const int exponent = 31 - __builtin_clz(sum) - INDEX_BITS;
-    const int32_t mantissa = RECIPROCAL[(sum >> exponent) - (1 << INDEX_BITS)];
+    const Reciprocal by = reciprocal(sum);
     for (int k = 0; k < CLASSES; k++)
-        errors[k] = rescaled(odds[k] * mantissa, exponent + MANTISSA_BITS - ERROR_FRAC, 16) - ((k == label) << ERROR_FRAC);
+        errors[k] = rescaled(odds[k] * by.mantissa, by.exponent - ERROR_FRAC, 16) - ((k == label) << ERROR_FRAC);
+}
+
+// bayestt.algebra.lfsr.draw: of sixteen clocks the first eleven depend on the register alone, the others on what these let in.
+inline uint32_t draw(uint32_t reg) {
+    reg |= ((reg ^ reg >> 2 ^ reg >> 3 ^ reg >> 5) & 0x7ff) << 16;
+    return (reg | (reg >> 11 ^ reg >> 13 ^ reg >> 14 ^ reg >> 16) << 27) >> 16;
+}
+
+// A latent less a move, which the next draw rounds.
+inline int32_t moved_latent(int32_t latent, int32_t move, uint32_t &draws) {
+    draws = draw(draws);
+    return saturated(latent - ((move + int32_t(draws)) >> DRAW_BITS), 8);
+}
+
+// bayestt.ir.rank_scale.pulled: what latents are multiplied by.
+inline int32_t strength(int32_t square, int pull) {
+    const Reciprocal by = reciprocal(std::max(square, 1));
+    return rescaled_any(by.mantissa, within(by.exponent - SCALE_FRAC - DRAW_BITS - pull), 16);
+}
+
+// bayestt.ir.rank_scale.moved_scales, of an axis; squares are below 2^23, so the best ones saturate nowhere.
+inline void move_scales(int indices, int32_t *squares, int32_t *alive, const int64_t *energy, const int32_t *entries) {
+    int largest = 0;
+    for (int k = 0; k < indices; k++) {
+        const Reciprocal by = reciprocal(entries[k] + 1);
+        const int shift = by.exponent - SCALE_FRAC;
+        const int64_t best = (energy[k] * by.mantissa + ((int64_t(1) << shift) >> 1)) >> shift;
+        squares[k] = alive[k] ? squares[k] + int32_t((best - squares[k] + (1 << (DAMPING - 1))) >> DAMPING) : 0;
+        if (squares[k] > squares[largest]) largest = k;
+    }
+    for (int k = 0; k < indices; k++) {
+        alive[k] = alive[k] && (squares[k] >= THRESHOLD << SCALE_FRAC || k == largest);
+        squares[k] = alive[k] ? squares[k] : 0;
+    }
+}
+
+// bayestt.ir.descend.controlled, of a contraction whose results have so many bits.
+inline void control(int32_t peak, int bits, int patience, int32_t &shift, int32_t &count) {
+    const int64_t end = int64_t(1) << (bits - 1);
+    const int asked = (8 * int64_t(peak) > 7 * end) - (16 * int64_t(peak) < 5 * end);
+    count = asked + (asked * count > 0 ? count : 0);
+    const bool moves = asked && std::abs(count) > patience && 0 <= shift + asked && shift + asked < MAX_BITS;
+    if (moves) shift += asked;
+    count = moves ? 0 : std::max(-PATIENT - 1, std::min(count, PATIENT + 1));
 }
