@@ -2,7 +2,7 @@
 
     python experiments/benchmark_training_machine.py
 
-Placed and routed, 10 minutes; `--mhz 110` for another clock to ask for, `--seed 1` for another placement.
+Placed and routed, 10 minutes; `--lanes 32` for another machine, `--mhz 110` for another clock to ask for, `--seed 1` for another placement.
 """
 
 import argparse
@@ -72,12 +72,13 @@ def dense_energy_j(sizes: Sequence[int], images: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lanes", type=int, default=16)
     parser.add_argument("--mhz", type=float, default=100.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     sizes, modes, rank, strips = NETS[PUBLISHED]
     made = training({layer: tt_matrix(form["rows"], form["cols"], rank) for layer, form in modes.items()}, strips=strips)
-    program = assemble(made, arch_for(made))
+    program = assemble(made, arch_for(made, given.lanes))
     report = synthesize(program.arch, requested_hz=given.mhz * 1e6, seed=given.seed)
     asked = f"{report.part}, {given.mhz:g} MHz asked for, seed {given.seed}"
     print(f"{PUBLISHED}, in strips along {strips['fc1']}, {program.arch.lanes} lanes; {asked}\n")

@@ -96,7 +96,7 @@ def test_when_something_is_wrong_no_other_instruction_begins_and_a_host_changes_
 
 @pytest.mark.parametrize(("first", "last"), [(1, 16), (5, 5), (70_000, 70_003)])
 def test_pixels_are_taken_for_all_addresses_from_the_first_to_the_last(first: int, last: int) -> None:
-    """Also of a machine whose addresses have more bits than half of a host's word."""
+    """A label waits for what a host wrote. Also of a machine whose addresses have more bits than half of a host's word."""
     machine, taken = Trainer(TrainingArch(lanes=1, activation_depth=1 << 17)), []
 
     async def bench(context: SimulatorContext) -> None:
@@ -112,4 +112,4 @@ def test_pixels_are_taken_for_all_addresses_from_the_first_to_the_last(first: in
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
-    assert taken == [0] + [1] * (last - first + 1) + [0] * (38 - last + first)
+    assert taken == [0, 0] + [1] * (last - first + 1) + [0] * (37 - last + first)

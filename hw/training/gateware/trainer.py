@@ -20,7 +20,7 @@ from hw.training.gateware.sequencer import Sequencer
 from hw.training.gateware.softmax import Softmax
 from hw.training.gateware.unit_step import peak
 
-HOST_CYCLES = Banks.latency + 2
+HOST_CYCLES = Banks.latency + 3
 """Cycles from an address that a host gives to the word there."""
 
 
@@ -28,9 +28,10 @@ class Trainer(wiring.Component):
     """Take steps of training as `bayestt.ir.descend.descend` does, bit for bit: what `hw.training.emulate` says.
 
     While the machine is not `busy` a host reads and writes its parts, `HOST_CYCLES` a word: its code, where pixels lie, and a state of the
-    training. Then each image comes as its `label` and its pixels on `image`, in the order of their addresses; `loss` is the error at its
-    label, when it is done. Behind a batch's `last` image latents, scales and shifts move. `error` when an instruction that should end
-    something does not, or a shift leaves what its word holds: then no other instruction begins, and the machine stays `busy`, until reset.
+    training. Then, two cycles behind what was written or later, each image comes as its `label` and its pixels on `image`, in the order of
+    their addresses; `loss` is the error at its label, when it is done. Behind a batch's `last` image latents, scales and shifts move.
+    `error` when an instruction that should end something does not, or a shift leaves what its word holds: then no other instruction begins,
+    and the machine stays `busy`, until reset.
     `cycles` counts those it is `busy`.
 
     Throughput: `hw.training.cycles.cycles`.
@@ -66,13 +67,18 @@ class Trainer(wiring.Component):
         m.submodules.mover = mover = Mover(arch)
         m.submodules.control = control = Control(arch)
 
+        # A host reads and writes while nothing else does.
+        waits = Signal()
+        part, address, word, en = (delayed(m, value) for value in (host.part, host.address, host.written, waits & host.en))
+        writes = {each: en & (part == each) for each in Part}
+
         # Images in, one by one; behind the last one of a batch all moves.
         rule, given = Signal(arch.rule), Signal(self.label.payload.shape())
         image = Signal(data.ArrayLayout(arch.address_bits, 2))
         (first, last), fill_at, fills = image, Signal(arch.address_bits), self.image.valid & self.image.ready
         with m.FSM() as reading:
             with m.State("Wait"):
-                m.d.comb += self.label.ready.eq(1)
+                m.d.comb += self.label.ready.eq(~host.en & ~en)
                 m.d.sync += [given.eq(self.label.payload), fill_at.eq(first)]
                 with m.If(self.label.valid & self.label.ready):
                     m.next = "Fill"
@@ -94,8 +100,8 @@ class Trainer(wiring.Component):
                         m.next = "Batch"
             with m.State("Batch"), m.If(sequencer.done):
                 m.next = "Wait"
-        waits, running = reading.ongoing("Wait"), Signal()
-        m.d.comb += [self.busy.eq(~waits), self.loss.payload.eq(softmax.loss)]
+        running = Signal()
+        m.d.comb += [waits.eq(reading.ongoing("Wait")), self.busy.eq(~waits), self.loss.payload.eq(softmax.loss)]
         m.d.sync += [
             running.eq(self.busy),
             self.cycles.eq(self.cycles + self.busy),
@@ -150,21 +156,21 @@ class Trainer(wiring.Component):
 
         # One of them at a time has results.
         masked, moved = Mux(at.x == 0, 0, at.error), Signal(result(arch))
-        writes_latent, written = waits & host.en & (host.part == Part.LATENT), data.View(arch.entry, host.written[: arch.entry.size])
+        written = data.View(arch.entry, word[: arch.entry.size])
         sources = (
             (scatter.o.valid, scatter.o.payload.number, scatter.o.payload.y, scatter.o.payload.target),
             (is_kind[Kind.MASK], masked, at.y, Bank.ERROR),
             (softmax.o.valid, softmax.o.payload.number, softmax.o.payload.y, Bank.ERROR),
             (mover.o.valid, mover.o.payload.latent, mover.o.payload.y, Bank.LATENT),
             (fills, self.image.payload, fill_at, Bank.ACTIVATION),
-            (writes_latent, written.latent, host.address, Bank.LATENT),
+            (writes[Part.LATENT], written.latent, address, Bank.LATENT),
         )
         m.d.sync += banks.result.valid.eq(Cat(valid for valid, *_ in sources).any())
         for valid, number, y, target in sources:
             with m.If(valid):
                 m.d.sync += [moved.number.eq(number), moved.y.eq(y), moved.target.eq(target)]
         m.d.comb += banks.result.payload.eq(moved)
-        m.d.sync += banks.velocity.eq(Mux(writes_latent, written.velocity, mover.o.payload.velocity))
+        m.d.sync += banks.velocity.eq(Mux(writes[Part.LATENT], written.velocity, mover.o.payload.velocity))
 
         # The largest results.
         largest = Signal(peak(arch))
@@ -179,38 +185,37 @@ class Trainer(wiring.Component):
                 m.d.sync += [largest.number.eq(number), largest.magnitude.eq(magnitude)]
         m.d.comb += control.peaks.payload.eq(largest)
 
-        # A host reads and writes while nothing else does.
-        writes = {part: waits & host.en & (host.part == part) for part in Part}
+        # What a host reads, and what becomes of what it writes.
         with m.If(~running):
             m.d.comb += [
-                banks.i.payload.x.eq(host.address),
+                banks.i.payload.x.eq(address),
                 banks.i.payload.mode.x_from.eq(Bank.LATENT),
                 banks.i.payload.mode.kind.eq(Kind.MOVE),
             ]
         code = Signal(arch.chunks * 32)
-        chunked = Cat(code[32:], host.written)
+        chunked = Cat(code[32:], word)
         m.d.comb += [
-            sequencer.write.addr.eq(host.address),
+            sequencer.write.addr.eq(address),
             sequencer.write.data.eq(chunked),
             sequencer.write.en.eq(writes[Part.CODE]),
-            mover.written.eq(host.written),
+            mover.written.eq(word),
             mover.en.eq(writes[Part.REGISTER]),
         ]
-        for part, port in ((Part.CONTROL, control.host), (Part.SCALE, ranks.host)):
-            m.d.comb += [port.address.eq(host.address), port.en.eq(writes[part]), port.written.eq(host.written)]
+        for of, port in ((Part.CONTROL, control.host), (Part.SCALE, ranks.host)):
+            m.d.comb += [port.address.eq(address), port.en.eq(writes[of]), port.written.eq(word)]
         with m.If(writes[Part.CODE]):
             m.d.sync += code.eq(chunked)
         with m.If(writes[Part.IMAGE]):
-            m.d.sync += image[host.address[0]].eq(host.written)
+            m.d.sync += image[address[0]].eq(word)
         with m.If(writes[Part.RULE]):
-            m.d.sync += rule.eq(host.written)
-        with m.Switch(host.part):
-            for part, word in (
+            m.d.sync += rule.eq(word)
+        with m.Switch(part):
+            for of, read in (
                 (Part.REGISTER, mover.register),
                 (Part.LATENT, Cat(at.x[:LATENT_BITS], at.total)),
                 (Part.CONTROL, control.host.word),
                 (Part.SCALE, ranks.host.word),
             ):
-                with m.Case(part):
-                    m.d.sync += host.word.eq(word)
+                with m.Case(of):
+                    m.d.sync += host.word.eq(read)
         return m
