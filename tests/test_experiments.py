@@ -8,6 +8,7 @@ from statistics import mean
 
 import pytest
 from collect import filled, recorded
+from side_by_side import epochs, main
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 BENCHMARKS = sorted(EXPERIMENTS.glob("benchmark_*.py"))
@@ -17,7 +18,7 @@ RESULTS = [path for path in sorted((EXPERIMENTS / "results").glob("*.jsonl")) if
 
 def test_no_script_is_forgotten() -> None:
     """The pipeline's files and collect.py have tests of their own; the benchmarks, and with them their clock, run here."""
-    chain = {f"{name}.py" for name in ("pipeline", "learn", "deploy", "page", "watch", "collect", "turns", "onchip")}
+    chain = {f"{name}.py" for name in ("pipeline", "learn", "deploy", "page", "watch", "collect", "turns", "onchip", "side_by_side")}
     assert {path.name for path in EXPERIMENTS.glob("*.py")} == {*chain, *(path.name for path in BENCHMARKS)}
 
 
@@ -50,3 +51,19 @@ def test_every_picture_of_the_page_is_there_and_small() -> None:
     kept = {str(path.relative_to(EXPERIMENTS)) for path in EXPERIMENTS.glob("figures/*")}
     assert shown and set(shown) == kept
     assert max((EXPERIMENTS / name).stat().st_size for name in shown) < 100_000
+
+
+def test_trainings_of_both_scripts_stand_side_by_side(tmp_path: Path) -> None:
+    """Epochs after pruning follow those before; the pipeline calls accuracy on validation accuracy."""
+    first, then = ([{"accuracy": reached, "ranks": {"fc1.r1": rank}}] for reached, rank in ((0.5, 3), (0.75, 2)))
+    left = {"float/train": {"tensorized": {"history": first}}, "float/prune": {"history": then}}
+    left["chip/onchip"] = {"history": [{"validation": 0.25, "ranks": {"fc1.r1": 4}}]}
+    for name, result in left.items():
+        (path := tmp_path / f"{name}.json").parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(result))
+    assert [(epoch.accuracy, epoch.ranks) for epoch in epochs(tmp_path / "float")] == [(0.5, {"fc1.r1": 3}), (0.75, {"fc1.r1": 2})]
+    assert [(epoch.accuracy, epoch.ranks) for epoch in epochs(tmp_path / "chip")] == [(0.25, {"fc1.r1": 4})]
+    main([f"a={tmp_path / 'float'}", f"b={tmp_path / 'chip'}", str(tmp_path / "both.png")])
+    assert (tmp_path / "both.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match=r"has none of onchip.json, train.json, prune.json: give the folder of a run"):
+        epochs(tmp_path)

@@ -7,6 +7,7 @@ from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
 from bayestt.report.figures import (
+    Epoch,
     accuracy_against_parameters,
     accuracy_over_seeds,
     cycles_per_nest,
@@ -14,6 +15,7 @@ from bayestt.report.figures import (
     ranks_along_depth,
     ranks_over_epochs,
     reliability_diagram,
+    trainings_side_by_side,
 )
 from bayestt.report.published import MNIST_DENSE, PUBLISHED
 from bayestt.report.table import Experiment, Model
@@ -89,3 +91,12 @@ def test_every_bond_has_its_ranks_along_the_depth() -> None:
     found = {(line.get_label(), tuple(line.get_xdata())): line.get_ydata().tolist() for line in figure.axes[0].lines[::2]}
     assert found == {("r1", (1, 2, 3)): [3, 5, 4], ("r2", (1, 3)): [9, 2]}
     assert [line.get_ydata().tolist() for line in figure.axes[0].lines[1::2]] == [[20, 20, 20]] * 2
+
+
+def test_every_training_has_its_column() -> None:
+    first = [Epoch(0.5, {"fc1.r1": 16, "fc2.r1": 8}), Epoch(0.75, {"fc1.r1": 9, "fc2.r1": 8})]
+    figure = trainings_side_by_side({"floats": first, "integers": [Epoch(0.25, {"fc1.r1": 4, "fc2.r1": 2})]})
+    drawn = [[line.get_ydata().tolist() for line in axes.lines] for axes in figure.axes]
+    assert drawn == [[[50, 75]], [[25]], [[16, 9], [8, 8]], [[4], [2]]]
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["floats", "integers"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["fc1.r1", "fc2.r1"]

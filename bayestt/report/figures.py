@@ -1,6 +1,7 @@
 """Pictures for people: each function returns a matplotlib figure, `figure.savefig(path)` writes it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import mean, stdev
 
 import numpy as np
@@ -27,6 +28,36 @@ def ranks_over_epochs(ranks: Mapping[str, Sequence[int]]) -> Figure:
     axes.set(xlabel="epoch", ylabel="ranks that carry something", ylim=(0, None), title="Ranks that prune themselves")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(title="bond", frameon=False)
+    return _plain(figure)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a training had reached after an epoch: accuracy (0 to 1), and how many ranks of every bond were left."""
+
+    accuracy: float
+    ranks: Mapping[str, int]
+
+
+def trainings_side_by_side(trainings: Mapping[str, Sequence[Epoch]]) -> Figure:
+    """Accuracy and ranks of several trainings over epochs, a column for each: name -> its epochs."""
+    figure = Figure(figsize=(3 * len(trainings), 5), layout="constrained")
+    upper, lower = figure.subplots(2, len(trainings), sharex=True, sharey="row", squeeze=False)
+    bonds = list(dict.fromkeys(bond for epochs in trainings.values() for bond in epochs[0].ranks))
+    for reached, left, (name, epochs) in zip(upper, lower, trainings.items(), strict=True):
+        places = range(1, len(epochs) + 1)
+        reached.plot(places, [100 * epoch.accuracy for epoch in epochs], color="black", marker="o", markersize=4, linewidth=2)
+        for bond, shade in zip(bonds, _shades(len(bonds)), strict=True):
+            ranks = [epoch.ranks.get(bond, np.nan) for epoch in epochs]
+            left.step(places, ranks, where="mid", color=shade, linewidth=2, label=bond)
+        reached.set_title(name)
+        left.set(xlabel="epoch", ylim=(0, None))
+        for axes in (reached, left):
+            axes.grid(alpha=0.3)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    upper[0].set_ylabel("validation accuracy (%)")
+    lower[0].set_ylabel("ranks left")
+    figure.legend(*lower[0].get_legend_handles_labels(), title="bond", frameon=False, loc="outside right center")
     return _plain(figure)
 
 
