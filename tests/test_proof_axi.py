@@ -125,8 +125,8 @@ class Widened(wiring.Component):
 
 
 class Narrowed(wiring.Component):
-    """Claim: the beats of a word follow it, one a cycle, the last of a packet marked, and then the next word; what is dropped is followed
-    by no more than the beat that waits, and by one that ends its packet.
+    """Claim: the beats of a word follow it, one a cycle, the last of a packet marked, and a cycle later the next word; what is dropped is
+    followed by no more than the beat that waits, and by one that ends its packet.
     """
 
     def __init__(self, circuit: Narrow) -> None:
@@ -147,7 +147,6 @@ class Narrowed(wiring.Component):
         with m.If(circuit.i.valid & circuit.i.ready):
             m.d.sync += [word.eq(given.word), last.eq(given.last), place.eq(0), dropped.eq(0)]
         waits(m, Assert, circuit.o)
-        room = (place == many) | ((place == many - 1) & circuit.o.ready)
         with m.If(dropped):
             m.d.comb += [
                 Assert(circuit.o.valid == (waited | begun)),
@@ -158,7 +157,7 @@ class Narrowed(wiring.Component):
                 Assert(circuit.o.valid == (place != many)),
                 Assert(~circuit.o.valid | (beat.data == word.word_select(place, 32))),
                 Assert(~circuit.o.valid | (beat.last == (last & (place == many - 1)))),
-                Assert(circuit.i.ready == (room & ~circuit.drop)),
+                Assert(circuit.i.ready == ((place == many) & ~circuit.drop)),
             ]
         m.d.comb += Assert(~(circuit.drop & circuit.i.ready))
         return m
@@ -231,9 +230,8 @@ def test_a_mistake_about_wide_words_is_found(right: str, wrong: str) -> None:
     ("right", "wrong"),
     [
         ("last & only", "last"),
-        ("~self.drop & (~self.o.valid", "(~self.o.valid"),
-        ("(self.o.ready & only)", "only"),
-        ("(self.o.ready & only)", "0"),
+        ("~self.drop & ~self.o.valid", "~self.o.valid"),
+        ("~self.drop & ~self.o.valid", "~self.drop & (~self.o.valid | (self.o.ready & only))"),
         ("only.eq(left == 2)", "only.eq(left == 1)"),
         ("word >> self.beat_bits", "word"),
         ("begun.eq(~beat.last)", "begun.eq(1)"),

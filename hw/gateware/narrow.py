@@ -13,7 +13,7 @@ class Narrow(wiring.Component):
     `last` comes with the last beat of a word that came with it: it ends a packet. While `drop`, no word is taken and what is left of one is
     dropped, but a beat that waits stays as it is, and a packet that has begun ends: with one more beat, of zeros.
 
-    Latency: 1 cycle from a word to its first beat. Throughput: 1 beat a cycle, from one word to the next as well.
+    Latency: 1 cycle from a word to its first beat. Throughput: 1 beat a cycle, and a cycle between two words.
     """
 
     def __init__(self, bits: int, beat_bits: int = BEAT_BITS) -> None:
@@ -35,7 +35,7 @@ class Narrow(wiring.Component):
         m.d.comb += [
             beat.data.eq(word),
             beat.last.eq(last & only),
-            self.i.ready.eq(~self.drop & (~self.o.valid | (self.o.ready & only))),
+            self.i.ready.eq(~self.drop & ~self.o.valid),
         ]
         with m.If(passes):
             m.d.sync += [word.eq(word >> self.beat_bits), left.eq(left - 1), begun.eq(~beat.last)]
