@@ -37,7 +37,7 @@ def assemble(training: Training, arch: TrainingArch) -> TrainingProgram:
 def arch_for(training: Training, lanes: int = 16) -> TrainingArch:
     """The machine of so many lanes that has room for a training and no more; one of which ranks were removed may need more of something."""
     program = assemble(training, TrainingArch(lanes, **dict.fromkeys(WHAT, BOUNDLESS)))
-    return TrainingArch(lanes, program.loops, **program.needed)
+    return TrainingArch(lanes, program.loops, program.extent_bits, **program.needed)
 
 
 def _image_part(training: Training, steps: Sequence[Operation], made: Layout, arch: TrainingArch) -> Iterator[dict]:

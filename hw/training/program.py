@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 from amaranth.lib import data
+from amaranth.utils import bits_for
 
 from bayestt.algebra.lfsr import PERIOD
 from bayestt.ir.descend import PATIENT, State, accumulator_frac, fractions
@@ -46,6 +47,11 @@ class TrainingProgram:
     def loops(self) -> int:
         """The loops of the instruction that has most."""
         return max(level for instruction in self._instructions for level, loop in enumerate(instruction.loops, 1) if loop.steps)
+
+    @property
+    def extent_bits(self) -> int:
+        """The bits that the steps of its longest loop take."""
+        return bits_for(max(loop.steps for instruction in self._instructions for loop in instruction.loops))
 
     @cached_property
     def _instructions(self) -> tuple[data.Const, ...]:
