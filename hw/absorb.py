@@ -5,7 +5,7 @@ parameters are those of Lattice FPGA-TN-02205 and FPGA-TN-02204.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 Cell = dict[str, Any]
@@ -29,8 +29,8 @@ TIED = {f"{wire}{number}": bit for wire, bit in (("CE", "1"), ("RST", "0"), ("CL
 def absorb(module: Mapping) -> dict:
     """A flat netlist of an ECP5, as yosys writes it, with those registers in its multipliers and memories that have a place there.
 
-    A register behind a multiplier or a memory moves into it if it is never reset and nothing else reads what comes out; one before a
-    multiplier is copied into it, and goes when nobody else reads it.
+    A register behind a multiplier or a memory moves into it if it is never reset and nothing else reads what comes out, and behind a
+    multiplier always enabled; one before a multiplier is copied into it, and goes when nobody else reads it.
     """
     copied = ("parameters", "port_directions", "connections")
     cells = {name: {**cell, **{part: dict(cell[part]) for part in copied}} for name, cell in module["cells"].items()}
@@ -44,7 +44,8 @@ def absorb(module: Mapping) -> dict:
             moved |= _absorbed(cell, cells, readers, behind, before)
         if cell["type"] == "DP16KD":
             for ports in ("AB",) if int(cell["parameters"]["DATA_WIDTH_B"], 2) == WIDE else ("A", "B"):
-                behind = _behind(cell, [bit for port in ports for bit in WORDS[port]], cells, readers, outside)
+                outputs = [bit for port in ports for bit in WORDS[port]]
+                behind = _behind(cell, outputs, cells, readers, outside, ("1", "CE"))
                 moved |= _kept_in_memory(cell, ports, cells, behind)
     return {**module, "cells": _read_by_someone({name: cell for name, cell in cells.items() if name not in moved}, outside)}
 
@@ -63,21 +64,27 @@ def _ends(cells: Mapping[str, Cell]) -> tuple[dict[Bit, str], dict[Bit, list[tup
     return driver, readers
 
 
-def _plain(cell: Cell) -> bool:
-    """Whether a cell is a register like those of a multiplier, and never reset."""
+def _plain(cell: Cell, enables: Collection[str] = ("1",)) -> bool:
+    """Whether a cell is a register like those of a multiplier, and never reset; of a memory's `CE` may enable it."""
     found = {name: cell["parameters"].get(name, usual).strip() for name, usual in PLAIN.items()}
-    return cell["type"] == "TRELLIS_FF" and found == PLAIN and cell["connections"].get("LSR", ["0"]) == ["0"]
+    usual = found | {"CEMUX": "1"} == PLAIN and found["CEMUX"] in enables
+    return cell["type"] == "TRELLIS_FF" and usual and cell["connections"].get("LSR", ["0"]) == ["0"]
 
 
 def _behind(
-    cell: Cell, outputs: Iterable[str], cells: Mapping[str, Cell], readers: Mapping[Bit, list], outside: set[Bit]
+    cell: Cell,
+    outputs: Iterable[str],
+    cells: Mapping[str, Cell],
+    readers: Mapping[Bit, list],
+    outside: set[Bit],
+    enables: Collection[str] = ("1",),
 ) -> dict[str, str]:
     """The register behind every output that anyone reads; none where one of them has none, or another reader beside it."""
     found: dict[str, str] = {}
     for port in outputs:
         for bit in cell["connections"].get(port, []):
             ends = readers.get(bit, [])
-            if bit in outside or len(ends) > 1 or any(at != "DI" or not _plain(cells[name]) for name, at in ends):
+            if bit in outside or len(ends) > 1 or any(at != "DI" or not _plain(cells[name], enables) for name, at in ends):
                 return {}
             if ends:
                 found[port] = ends[0][0]
@@ -117,13 +124,21 @@ def _absorbed(
 
 def _kept_in_memory(cell: Cell, ports: str, cells: Mapping[str, Cell], behind: Mapping[str, str]) -> set[str]:
     """Give what a memory reads at its ports, the last of which has the address, its registers; those that moved into it."""
-    clock, enable = (cell["connections"][f"{wire}{ports[-1]}"] for wire in ("CLK", "OCE"))
-    if not behind or enable != ["1"] or any(cells[name]["connections"]["CLK"] != clock for name in behind.values()):
+    clock, always = (cell["connections"][f"{wire}{ports[-1]}"] for wire in ("CLK", "OCE"))
+    enables = {_enable(cells[name]) for name in behind.values()}
+    if len(enables) != 1 or always != ["1"] or any(cells[name]["connections"]["CLK"] != clock for name in behind.values()):
         return set()
+    (enable,) = enables
     for port, name in behind.items():
         cell["connections"][port] = cells[name]["connections"]["Q"]
-    cell["parameters"] |= {f"REGMODE_{port}": "OUTREG" for port in ports}
+    for port in ports:
+        cell["parameters"][f"REGMODE_{port}"], cell["connections"][f"OCE{port}"] = "OUTREG", [enable]
     return set(behind.values())
+
+
+def _enable(register: Cell) -> Bit:
+    """What enables a register."""
+    return register["connections"]["CE"][0] if register["parameters"].get("CEMUX", "1").strip() == "CE" else "1"
 
 
 def _read_by_someone(cells: Mapping[str, Cell], outside: Iterable[Bit]) -> dict[str, Cell]:

@@ -32,7 +32,7 @@ def multiplied(before: dict | None = None, behind: dict | None = None, **ports: 
 
 
 def _register(given: int, kept: int, change: dict) -> dict:
-    connections = {"CLK": [CLOCK], "DI": [given], "Q": [kept], "LSR": ["0"]}
+    connections = {"CLK": [CLOCK], "CE": ["1"], "DI": [given], "Q": [kept], "LSR": ["0"]}
     parameters = {"CEMUX": "1 ", "REGSET": "RESET", "CLKMUX": "CLK"}
     parts = [{name: change.get(name, value) for name, value in part.items()} for part in (parameters, connections)]
     return _cell("TRELLIS_FF", *parts, "Q")
@@ -124,7 +124,24 @@ def test_a_register_behind_a_memory_moves_into_it(width: int, modes: list[str]) 
     assert [block["parameters"][f"REGMODE_{port}"] for port in "AB"] == modes
 
 
-@pytest.mark.parametrize("change", [*CHANGES, {"CLK": [OTHER]}], ids=lambda change: next(iter(change)))
+@pytest.mark.parametrize(("width", "enables"), [(18, [["1"], [OTHER]]), (36, [[OTHER], [OTHER]])])
+def test_a_register_that_is_enabled_moves_into_a_memory_with_what_enables_it(width: int, enables: list[list]) -> None:
+    given = stored(width, behind={"CEMUX": "CE", "CE": [OTHER]})
+    (block,) = absorb(given)["cells"].values()
+    assert [block["connections"][f"OCE{port}"] for port in "AB"] == enables
+    assert (block["connections"]["DOB0"], block["parameters"]["REGMODE_B"]) == ([LATER], "OUTREG")
+
+
+def test_registers_that_are_not_enabled_together_stay() -> None:
+    given = stored(18, behind={"CEMUX": "CE", "CE": [OTHER]})
+    given["cells"]["beside"] = _register(given["cells"]["memory"]["connections"]["DOB1"][0], 99, {})
+    given["ports"]["beside"] = {"bits": [99]}
+    assert absorb(given) == given
+
+
+@pytest.mark.parametrize(
+    "change", [*(change for change in CHANGES if change != {"CEMUX": "CE"}), {"CLK": [OTHER]}], ids=lambda change: next(iter(change))
+)
 def test_a_register_that_a_memory_has_not_stays(change: dict) -> None:
     given = stored(18, behind=change)
     assert absorb(given) == given
