@@ -167,7 +167,7 @@ def slowest_path(timing: Mapping, netlist: Mapping) -> tuple[Delay, ...]:
     """The slowest path from clock to clock that nextpnr reports, in the design's own names; what has none is named by its kind of cell."""
     of_bit = _names(netlist)
     of_net = {name: of_bit.get(bit) for bit, name in _bits(netlist)}
-    (path,) = [path["path"] for path in timing["critical_paths"] if path["from"] == path["to"]]
+    (path,) = [path["path"] for path in timing["critical_paths"] if path["from"] == path["to"] != "<async>"]
     delays: list[Delay] = []
     for piece in path:
         what, delay_s = piece["type"], piece["delay"] * 1e-9
