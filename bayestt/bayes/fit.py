@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from bayestt.bayes.batches import Batches
 from bayestt.bayes.budget import Budget, silence
+from bayestt.bayes.captured import Captured
 from bayestt.bayes.checkpoint import digest, resume, save
 from bayestt.bayes.feed import Feed, feed
 from bayestt.bayes.model import Model
@@ -25,7 +26,7 @@ from bayestt.bayes.predict import predict, score
 from bayestt.bayes.processes import agreed, count, decided, first
 from bayestt.bayes.prune import ranks
 from bayestt.bayes.statistics import IMAGES, learning, statistics
-from bayestt.bayes.step import PRECISIONS, Guide, adam, step
+from bayestt.bayes.step import PRECISIONS, Guide, Slope, adam, differentiate, step
 from bayestt.bayes.svgd import Particles
 from bayestt.bayes.teacher import Teacher
 
@@ -61,7 +62,8 @@ def fit(
     is that of `prune`, for the ranks in the history. A `budget`, of a point guide, sets ranks to zero after each epoch until it is met. A
     `teacher` takes its share of the likelihood's place (Hinton et al. 2015); of images that the batches change it is asked again each time.
     `precision` is `fp32`, or `bf16` for layers that multiply in bfloat16 while they learn; weights and predictions stay as they are.
-    Batch-norm learns and predicts as `bayestt.bayes.statistics` says.
+    Batch-norm learns and predicts as `bayestt.bayes.statistics` says. On a GPU the kernels of a step become one graph, as in
+    `bayestt.bayes.captured`.
 
     With a path for a `checkpoint` every epoch is kept there. The same call after an interrupt goes on from the last whole epoch, on a CPU
     to the very same bytes: order and noise are functions of the batches' seed and the epoch's number. An objective that is no number ends
@@ -87,6 +89,7 @@ def fit(
     model, guide = replace(model, net=deepcopy(model.net)), deepcopy(guide)
     optimizer = adam(model, guide, lr)
     unchanged = fed.unchanged(IMAGES)
+    slopes = {believes: Captured() if fed.images.is_cuda else differentiate for believes in (False, True)}
     history: list[Epoch] = []
     if checkpoint is not None or count() > 1:
         identity = _identity(model, guide, fed, validation, settings)
@@ -101,7 +104,7 @@ def fit(
     with tqdm(total=epochs, initial=len(history), unit="epoch", disable=None if first() else True) as bar:
         for number in range(len(history) + 1, epochs + 1):
             with _noise(batches.seed_of(number)):
-                loss = _epoch(model, guide, optimizer, fed, number, settings)
+                loss = _epoch(model, guide, optimizer, fed, number, settings, slopes)
             net = _at_mean(model, guide)
             if budget:
                 silence(net, model.layout, guide.theta, optimizer, budget.after(number, whole))
@@ -188,8 +191,16 @@ def _identity(model: Model, guide: Guide, fed: Feed, validation: Labelled, setti
     }
 
 
-def _epoch(model: Model, guide: Guide, optimizer: torch.optim.Optimizer, fed: Feed, number: int, settings: _Settings) -> float:
-    """All steps of an epoch; returns the mean objective."""
+def _epoch(
+    model: Model,
+    guide: Guide,
+    optimizer: torch.optim.Optimizer,
+    fed: Feed,
+    number: int,
+    settings: _Settings,
+    slopes: Mapping[bool, Slope],
+) -> float:
+    """All steps of an epoch, by the slopes without a prior and with one; returns the mean objective."""
     steps, losses = len(fed.batches), []
     met = tqdm(fed.epoch(number), f"epoch {number}", steps, unit="batch", leave=False, delay=3, disable=None if first() else True)
     with learning(model.net):
@@ -200,7 +211,9 @@ def _epoch(model: Model, guide: Guide, optimizer: torch.optim.Optimizer, fed: Fe
                 group["lr"] = warm * (settings.lr_end + (settings.lr - settings.lr_end) * (1 + cos(pi * past / settings.epochs)) / 2)
             weight = settings.weight / model.num_data * (min(1.0, past / settings.ramp) if settings.ramp else 1.0)
             try:
-                losses.append(step(model, guide, optimizer, x, labels, weight, settings.rho, lesson, settings.precision))
+                losses.append(
+                    step(model, guide, optimizer, x, labels, weight, settings.rho, lesson, settings.precision, slopes[weight > 0])
+                )
             except FloatingPointError as fault:
                 raise FloatingPointError(f"training ended in epoch {number}, batch {k + 1} of {steps}: {fault}") from None
     return fmean(losses)

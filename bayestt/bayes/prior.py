@@ -25,9 +25,10 @@ class Prior:
     Hawkins & Zhang 2021). So a chain's last core takes its left rank, factors of CP all share one, factors of Tucker have their own.
     Everything else, as Tucker's core, of a kernel with its taps, dense weights and biases, is Gaussian with the standard deviation `wide`.
 
-    `scale` makes the distribution of that many scales. `best` takes for every scale the sum of squares of the entries it scales, each over
-    the square of its other scale if it has one, and their number; it gives the square of the scale at which prior and entries together
-    are densest. Training moves scales there (`closed_form` True) or lets them follow their gradient. They start there, or from a `ladder`.
+    `scale` makes the distribution of that many scales, which checks no value, as a GPU would have to wait for it. `best` takes for every
+    scale the sum of squares of the entries it scales, each over the square of its other scale if it has one, and their number; it gives the
+    square of the scale at which prior and entries together are densest. Training moves scales there (`closed_form` True) or lets them
+    follow their gradient. They start there, or from a `ladder`.
     """
 
     law: str
@@ -69,7 +70,7 @@ def log_uniform(product: bool = False, closed_form: bool = True, ladder: bool = 
     def scale(ranks: int) -> Distribution:
         # A thousandth beyond both ends: a scale at one of them, rounded, must not fall outside.
         low, high = torch.full((ranks,), log(NARROWEST / 1.001)), torch.full((ranks,), log(WIDEST * 1.001))
-        return TransformedDistribution(Uniform(low, high), [ExpTransform()])
+        return TransformedDistribution(Uniform(low, high, validate_args=False), [ExpTransform()], validate_args=False)
 
     def best(squares: Tensor, count: Tensor) -> Tensor:
         return _within(squares / (count + 1))
@@ -85,7 +86,7 @@ def half_cauchy(eta: float, product: bool = False, closed_form: bool = True, lad
     _check_positive("half_cauchy", eta=eta)
 
     def scale(ranks: int) -> Distribution:
-        return HalfCauchy(torch.full((ranks,), float(eta)))
+        return HalfCauchy(torch.full((ranks,), float(eta)), validate_args=False)
 
     def best(squares: Tensor, count: Tensor) -> Tensor:
         linear = count * eta**2 - squares
@@ -106,7 +107,8 @@ def inverse_gamma(a: float, b: float, product: bool = False, closed_form: bool =
     _check_positive("inverse_gamma", a=a, b=b)
 
     def scale(ranks: int) -> Distribution:
-        return TransformedDistribution(InverseGamma(torch.full((ranks,), float(a)), torch.full((ranks,), float(b))), [PowerTransform(0.5)])
+        square = InverseGamma(torch.full((ranks,), float(a)), torch.full((ranks,), float(b)), validate_args=False)
+        return TransformedDistribution(square, [PowerTransform(0.5)], validate_args=False)
 
     def best(squares: Tensor, count: Tensor) -> Tensor:
         return _within((squares + 2 * b) / (count + 2 * a + 1))
@@ -124,7 +126,7 @@ def gamma(a: float = 1.0, b: float = 5.0, product: bool = False, closed_form: bo
         raise ValueError(f"prior gamma: a is {a}, expected less than 2: give a smaller one")
 
     def scale(ranks: int) -> Distribution:
-        return Gamma(torch.full((ranks,), float(a)), torch.full((ranks,), float(b)))
+        return Gamma(torch.full((ranks,), float(a)), torch.full((ranks,), float(b)), validate_args=False)
 
     def best(squares: Tensor, count: Tensor) -> Tensor:
         flat = squares / (count + 1 - a)

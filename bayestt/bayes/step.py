@@ -16,6 +16,8 @@ from bayestt.bayes.svgd import Particles, direction
 from bayestt.bayes.teacher import Lesson
 
 Guide = Point | MeanField | Particles
+Slope = Callable[[Model, Guide, Tensor, Tensor, float, float, Lesson | None, str], Tensor]
+"""From what `differentiate` takes to the objective, the gradient left with the guide."""
 PRECISIONS = ("fp32", "bf16")
 """Of the net's layers: as its weights are, or convolutions and products in bfloat16 (torch's autocast)."""
 
@@ -24,6 +26,17 @@ def adam(model: Model, guide: Guide, lr: float) -> torch.optim.Optimizer:
     """The optimiser of a guide; scales that go by their closed form are not its business."""
     closed = model.prior.closed_form
     return torch.optim.Adam([part for name, part in guide.named_parameters() if not (closed and name == "log_lam")], lr=lr, fused=True)
+
+
+def differentiate(
+    model: Model, guide: Guide, x: Tensor, labels: Tensor, weight: float | Tensor, rho: float, lesson: Lesson | None, precision: str
+) -> Tensor:
+    """Give the guide the gradient of its objective for a batch, and scales that have a closed form their values; returns the objective.
+
+    No number of it is read back, so that a GPU computes it without waiting, and can keep it as a graph. A weight in a tensor is above 0.
+    """
+    kind = _stein if isinstance(guide, Particles) else _variational
+    return kind(model, guide, partial(_misfit, model, x, labels, lesson, precision), weight, rho)
 
 
 def step(
@@ -36,16 +49,17 @@ def step(
     rho: float,
     lesson: Lesson | None = None,
     precision: str = "fp32",
+    slope: Slope = differentiate,
 ) -> float:
     """Change the guide by one batch; returns the mean negative log-likelihood less `weight` times log-prior and entropy, before the change.
 
     With a lesson, a teacher's scores of the same images, its mean loss stands where the negative log-likelihood stood. Of particles it is
     the mean over them, without entropy. Of several processes, each with its part of the batch, all change by the mean of their gradients.
     Where the objective or its gradient is no number the weights stay: FloatingPointError, which names the layer or the site it came from.
+    `slope` computes as `differentiate` does.
     """
     optimizer.zero_grad()
-    differentiate = _stein if isinstance(guide, Particles) else _variational
-    loss = differentiate(model, guide, partial(_misfit, model, x, labels, lesson, precision), weight, rho)
+    loss = slope(model, guide, x, labels, weight, rho, lesson, precision)
     slopes = [part.grad for part in guide.parameters() if part.grad is not None]
     average([loss, *slopes])
     # Both numbers in one transfer: on a GPU each would make the queue of kernels run dry.
@@ -59,10 +73,10 @@ def step(
     return objective
 
 
-def _variational(model: Model, guide: Point | MeanField, misfit: Callable[[Tensor], Tensor], weight: float, rho: float) -> Tensor:
+def _variational(model: Model, guide: Point | MeanField, misfit: Callable[[Tensor], Tensor], weight: float | Tensor, rho: float) -> Tensor:
     """Give the guide the gradient of its objective, at one sample of theta."""
     loss = misfit(guide.draw())
-    if weight > 0:
+    if _believes(weight):
         square, lam = guide.square(), guide.log_lam.exp()
         if model.prior.closed_form:
             lam = _moved_scales(model, square.detach(), lam.detach(), rho)
@@ -72,7 +86,7 @@ def _variational(model: Model, guide: Point | MeanField, misfit: Callable[[Tenso
     return loss.detach()
 
 
-def _stein(model: Model, guide: Particles, misfit: Callable[[Tensor], Tensor], weight: float, rho: float) -> Tensor:
+def _stein(model: Model, guide: Particles, misfit: Callable[[Tensor], Tensor], weight: float | Tensor, rho: float) -> Tensor:
     """Give the particles, as gradient, the way against which Stein's operator moves them; all their gradients at once.
 
     Their log-density, tempered as a variational guide's, is the objective divided by -weight: what keeps them apart is taken `weight`
@@ -81,13 +95,13 @@ def _stein(model: Model, guide: Particles, misfit: Callable[[Tensor], Tensor], w
     """
     theta, log_lam = guide.theta.detach(), guide.log_lam.detach()
     closed = model.prior.closed_form
-    if weight > 0 and closed:
+    if _believes(weight) and closed:
         log_lam = torch.stack([_moved_scales(model, *pair, rho) for pair in zip(theta.square(), log_lam.exp(), strict=True)]).log()
         guide.log_lam.data.copy_(log_lam)
 
     def objective(theta: Tensor, log_lam: Tensor) -> Tensor:
         loss = misfit(theta)
-        return loss - weight * log_prior(model, theta.square(), log_lam.exp()) if weight > 0 else loss
+        return loss - weight * log_prior(model, theta.square(), log_lam.exp()) if _believes(weight) else loss
 
     slopes, losses = vmap(grad_and_value(objective, argnums=(0, 1)), randomness="different")(theta, log_lam)
     parts = [guide.theta] if closed else [guide.theta, guide.log_lam]
@@ -105,6 +119,11 @@ def _misfit(model: Model, x: Tensor, labels: Tensor, lesson: Lesson | None, prec
     scores = scores.to(theta.dtype)
     loss = -model.likelihood(scores).log_prob(labels).mean()
     return lesson.loss(scores, loss) if lesson else loss
+
+
+def _believes(weight: float | Tensor) -> bool:
+    """Whether a prior has a say; a tensor is not looked into."""
+    return isinstance(weight, Tensor) or weight > 0
 
 
 @torch.no_grad()
