@@ -1,7 +1,7 @@
 """What `fit` costs: a training step of a residual net for CIFAR-10, by hand in torch and by `fit` without a prior, by MAP, by SVI.
 
-`--depth 110 --batch 16` for another net, `--rank 8` for tensor trains where Hawkins & Zhang 2021 have them, `--threads 2` for two threads, `--device cuda` for a GPU,
-where `fit` replays a step's kernels as a graph and does not launch them one by one.
+`--depth 110 --batch 16` for another net, `--rank 8` for tensor trains where Hawkins & Zhang 2021 have them, `--threads 2` for two threads,
+`--device cuda` for a GPU, where `fit` replays a step's kernels as a graph and does not launch them one by one.
 """
 
 import argparse
