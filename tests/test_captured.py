@@ -1,6 +1,8 @@
 """A step reads nothing back, so that a GPU can keep its kernels as a graph; replayed, they train as the same kernels one by one."""
 
+from contextlib import nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,13 @@ from test_fit import VALIDATION, batches, believed
 from torch import Tensor, nn
 from torch.nn.functional import relu
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bayestt.algebra.formats import Form
 from bayestt.bayes import fit as fitting
 from bayestt.bayes.batches import Batches
 from bayestt.bayes.fit import fit
-from bayestt.bayes.guide import mean_field, point
+from bayestt.bayes.guide import MeanField, Point, mean_field, point
 from bayestt.bayes.model import Model, categorical, model
 from bayestt.bayes.prior import Prior, gamma, gamma_product, half_cauchy, inverse_gamma, log_uniform
 from bayestt.bayes.statistics import learning
@@ -23,34 +26,48 @@ from bayestt.bayes.step import differentiate
 from bayestt.bayes.svgd import particles
 from bayestt.bayes.teacher import Lesson, Teacher
 from bayestt.data.augment import CropAndFlip
+from bayestt.nets import contract
 from bayestt.nets.fc import fc
 from bayestt.nets.resnet import resnet
 from bayestt.nets.tensorize import tensorize
 
+aten = torch.ops.aten
 PRIORS = [log_uniform(), log_uniform(product=True), half_cauchy(1.0), inverse_gamma(1.0, 5.0), gamma(), gamma_product()]
 GUIDES = {"point": point, "mean_field": mean_field, "particles": lambda believes: particles(believes, 3)}
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-class ReadBack(TorchDispatchMode):
-    """Refuses to give the value of a tensor to Python."""
+class Waiting(TorchDispatchMode):
+    """Refuses what a GPU would have to wait for: values given to Python, and tensors sent from the processor."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func is not torch.ops.aten._local_scalar_dense.default, "a number was read back"
-        return func(*args, **(kwargs or {}))
+        assert func is not aten._local_scalar_dense.default, "a number was read back"
+        made = func(*args, **(kwargs or {}))
+        if func in (aten._to_copy.default, aten.copy_.default):
+            devices = {each.device.type for each in tree_leaves((args, made)) if isinstance(each, Tensor)}
+            assert len(devices) == 1, "a tensor was sent"
+        return made
 
 
 @pytest.mark.parametrize("prior", PRIORS, ids=lambda prior: prior.name)
 @pytest.mark.parametrize("make", ["point", "mean_field"])
-def test_a_pass_reads_no_number_back(prior: Prior, make: str) -> None:
+def test_a_pass_makes_no_gpu_wait(prior: Prior, make: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On torch's meta device: it holds no numbers to read, and whatever is sent to it is seen."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none on this device
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
+    monkeypatch.setattr(contract, "choose", lambda form, contractions, *_: next(iter(contractions.values())))
+    contract._chosen.cache_clear()
     believes = believed(prior, norm=True)
-    guide = GUIDES[make](believes)
-    given = torch.randn(8, 48), torch.randint(16, (8,))
-    lesson = Lesson(torch.randn(8, 16), 0.5, 2.0)
-    with learning(believes.net):
-        differentiate(believes, guide, *given, 0.01, 0.5, lesson, "fp32")  # contractions are measured
-        with ReadBack():
-            differentiate(believes, guide, *given, torch.tensor(0.01), 0.5, lesson, "fp32")
+    parts = [part.detach().to("meta") for part in GUIDES[make](believes).parameters()]
+    guide = (Point if make == "point" else MeanField)(*parts)
+    laid = replace(believes.layout, scales=believes.layout.scales.to("meta"), count=believes.layout.count.to("meta"))
+    with torch.device("meta"):
+        x, labels, scores, weight = torch.zeros(8, 48), torch.zeros(8, dtype=torch.int64), torch.zeros(8, 16), torch.zeros(())
+        believes = replace(believes, layout=laid, scale=prior.scale(len(laid.count)))
+    with learning(believes.net), Waiting():
+        differentiate(believes, guide, x, labels, weight, 0.5, Lesson(scores, 0.5, 2.0), "fp32")
+    assert next(guide.parameters()).grad.is_meta
+    contract._chosen.cache_clear()
 
 
 class Branching(nn.Module):

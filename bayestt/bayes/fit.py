@@ -185,7 +185,8 @@ def _identity(model: Model, guide: Guide, fed: Feed, validation: Labelled, setti
         "batches": [batches.size, batches.seed],
         "augment": batches.augment and repr(batches.augment),
         "processes": count(),
-        "start": digest(*(part.detach().cpu().numpy() for part in guide.parameters())),
+        # First scales follow from the weights, on a GPU not to the last bit.
+        "start": digest(*(part.detach().cpu().numpy() for name, part in guide.named_parameters() if name != "log_lam")),
         "data": digest(batches.images, batches.labels, *validation),
         "lesson": lesson and [lesson.share, lesson.temperature, digest(lesson.scores.numpy())],
     }

@@ -49,7 +49,7 @@ class Model:
 
     def squares(self, square: Tensor) -> Tensor:
         """For every scale the sum, over the entries that it scales, of their squares; an entry that it scales twice counts twice."""
-        sums = torch.zeros(len(self.layout.count)).to(square)
+        sums = square.new_zeros(len(self.layout.count))
         for places in self.layout.scales:
             sums.index_add_(0, places, square[: self.layout.scaled])
         return sums
